@@ -1,0 +1,123 @@
+//! The configuration: the file as written ([`file`]) -> checked, every problem told -> [`Settings`].
+
+pub mod file;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::gateway;
+use crate::idp::ProviderSettings;
+use crate::session::Key;
+use crate::telemetry::logging::LogSettings;
+
+/// Everything a gateway runs on.
+#[derive(Debug)]
+pub struct Settings {
+    /// Where it listens.
+    pub listeners: Vec<ListenerSettings>,
+    /// Where the admin listener is; `None`: off.
+    pub admin: Option<SocketAddr>,
+    /// The log.
+    pub log: LogSettings,
+    /// Where the disk store and generated keys are.
+    pub data_dir: PathBuf,
+    /// Which store.
+    pub store: StoreKind,
+    /// The keys as configured; empty: one is made in `data_dir` on first start.
+    pub keys: Vec<Key>,
+    /// The providers.
+    pub providers: Vec<ProviderSettings>,
+    /// Routes, hosts, headers, lifetimes.
+    pub gateway: gateway::Settings,
+    /// Connections and shutdown.
+    pub server: ServerSettings,
+    /// What is allowed but deserves a WARN at start, for example plain-http hosts.
+    pub warnings: Vec<String>,
+}
+
+/// A listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerSettings {
+    /// Where.
+    pub address: SocketAddr,
+    /// With TLS of its own.
+    pub tls: Option<TlsSettings>,
+}
+
+/// Certificate and key, PEM files, checked to exist and to fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// The chain, leaf first.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// Which store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum StoreKind {
+    /// In `data_dir`.
+    #[default]
+    Disk,
+    /// In memory.
+    Memory,
+}
+
+/// Connections, timeouts, shutdown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// Worker threads; default: one for each core.
+    pub threads: usize,
+    /// The most open client connections; default 10,000.
+    pub max_connections: usize,
+    /// From the first byte of a request head to its last; default 10 s.
+    pub request_head_timeout: Duration,
+    /// TLS handshake; default 10 s.
+    pub tls_handshake_timeout: Duration,
+    /// How long an idle keep-alive connection stays open; default 60 s.
+    pub keepalive_timeout: Duration,
+    /// The most bytes of a request head; default 32 KiB (431 above).
+    pub max_request_head_bytes: usize,
+    /// The most header fields; default 100 (431 above).
+    pub max_request_headers: usize,
+    /// How long `/readyz` says "not ready" before the listeners close; default 0 s.
+    pub shutdown_delay: Duration,
+    /// How long requests in flight may take after that; default 30 s.
+    pub shutdown_timeout: Duration,
+}
+
+/// A problem of the file: where, what was found, what is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// For example `route[2].upstream`.
+    pub path: String,
+    /// For example `"htp://app:80" is not an http or https URL`.
+    pub message: String,
+}
+
+/// A file that can't be used: all its problems.
+#[derive(Debug, thiserror::Error)]
+pub struct ConfigError {
+    /// The file's name as it was given.
+    pub file: String,
+    /// All problems, in the order of the file.
+    pub problems: Vec<Problem>,
+}
+
+impl std::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        todo!()
+    }
+}
+
+/// Reads, checks and resolves a file (secret references included).
+///
+/// # Errors
+/// [`ConfigError`] with every problem.
+pub fn load(path: &Path) -> Result<Settings, ConfigError> {
+    todo!()
+}
+
+/// `config.example.toml`, as shipped.
+pub const EXAMPLE: &str = include_str!("../../config.example.toml");

@@ -1,0 +1,1 @@
+//! The way to sign-in for a request that has none.

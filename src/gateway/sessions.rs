@@ -1,0 +1,1 @@
+//! Ready sessions: the cache in front of the store.

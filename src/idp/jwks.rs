@@ -1,0 +1,1 @@
+//! The key set cache of one provider: single flight, bounded refetches (ID-4).

@@ -1,0 +1,7 @@
+//! The program: arguments -> [`portcullis::cli`] -> exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    portcullis::cli::main()
+}

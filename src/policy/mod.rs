@@ -1,0 +1,159 @@
+//! May they: [`evaluate`] turns a rule and a subject into a [`Permit`] or a [`Denial`]. Pure.
+
+use std::sync::Arc;
+
+use crate::identity::Identity;
+
+/// Who the gateway decided is asking.
+#[derive(Clone, Debug)]
+pub enum Subject {
+    /// Somebody, and how they showed it.
+    Known(Arc<Identity>, Via),
+    /// Nobody, and why.
+    Anonymous(Why),
+}
+
+/// How somebody showed who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// A session cookie.
+    Session,
+}
+
+/// Why nobody is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Why {
+    /// The route is public: nobody was asked.
+    NotAsked,
+    /// No session cookie came.
+    NoCredential,
+    /// A session cookie came that can't be opened, or came twice.
+    BadCredential,
+    /// The session is not in the store: signed out, expired, revoked.
+    NoSession,
+    /// The session's idle or absolute lifetime is over.
+    Expired,
+}
+
+/// Who may pass a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Access {
+    /// Only people who signed in.
+    #[default]
+    SignedIn,
+    /// Everybody; the upstream is told who, if known.
+    Optional,
+    /// Everybody; the upstream is told nothing.
+    Public,
+}
+
+/// A route's rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// Who may pass.
+    pub access: Access,
+    /// Groups of which the person must have at least one; empty: any. Only with
+    /// [`Access::SignedIn`] (`config` refuses it elsewhere).
+    pub groups: Vec<Arc<str>>,
+}
+
+/// The right to be forwarded. Only [`evaluate`] makes one: forgetting to authorize does not compile.
+#[derive(Debug)]
+pub struct Permit {
+    identity: Option<Arc<Identity>>,
+}
+
+impl Permit {
+    /// Whom the upstream may be told about.
+    #[must_use]
+    pub const fn identity(&self) -> Option<&Arc<Identity>> {
+        self.identity.as_ref()
+    }
+}
+
+/// Why a request may not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    /// Nobody is known where somebody must be.
+    #[error("nobody is signed in")]
+    SignInRequired(Why),
+    /// None of the groups that the route asks for.
+    #[error("the person is in none of the groups that the route asks for")]
+    GroupMissing,
+}
+
+/// Applies a rule to a subject.
+///
+/// # Errors
+/// [`Denial`].
+pub fn evaluate(rule: &Rule, subject: &Subject) -> Result<Permit, Denial> {
+    match (rule.access, subject) {
+        (Access::Public, _) => Ok(Permit { identity: None }),
+        (Access::Optional, Subject::Anonymous(_)) => Ok(Permit { identity: None }),
+        (Access::SignedIn, Subject::Anonymous(why)) => Err(Denial::SignInRequired(*why)),
+        (Access::Optional | Access::SignedIn, Subject::Known(identity, _)) => {
+            require_group(&rule.groups, identity)?;
+            Ok(Permit { identity: Some(Arc::clone(identity)) })
+        }
+    }
+}
+
+/// ID-18: groups that are unknown count as none.
+fn require_group(wanted: &[Arc<str>], identity: &Identity) -> Result<(), Denial> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let has = identity.groups.as_deref().unwrap_or_default();
+    if has.iter().any(|group| wanted.contains(group)) { Ok(()) } else { Err(Denial::GroupMissing) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn person(groups: Option<&[&str]>) -> Subject {
+        let identity = Identity {
+            issuer: "https://op.example".into(),
+            subject: "1".into(),
+            user: "1".into(),
+            email: None,
+            email_verified: false,
+            preferred_username: None,
+            groups: groups.map(|groups| groups.iter().map(|&group| group.into()).collect()),
+        };
+        Subject::Known(Arc::new(identity), Via::Session)
+    }
+
+    fn rule(access: Access, groups: &[&str]) -> Rule {
+        Rule { access, groups: groups.iter().map(|&group| group.into()).collect() }
+    }
+
+    #[test]
+    fn a_rule_and_a_subject_make_one_verdict() {
+        let nobody = Subject::Anonymous(Why::NoCredential);
+        let sign_in = Err(Denial::SignInRequired(Why::NoCredential));
+        let cases: &[(&str, Rule, &Subject, Result<bool, Denial>)] = &[
+            ("public, nobody", rule(Access::Public, &[]), &nobody, Ok(false)),
+            ("public, somebody is not told", rule(Access::Public, &[]), &person(None), Ok(false)),
+            ("optional, nobody", rule(Access::Optional, &[]), &nobody, Ok(false)),
+            ("optional, somebody", rule(Access::Optional, &[]), &person(None), Ok(true)),
+            ("signed in, nobody", rule(Access::SignedIn, &[]), &nobody, sign_in),
+            ("signed in, somebody", rule(Access::SignedIn, &[]), &person(None), Ok(true)),
+            ("one of two groups", rule(Access::SignedIn, &["a", "b"]), &person(Some(&["b"])), Ok(true)),
+            (
+                "another group",
+                rule(Access::SignedIn, &["a"]),
+                &person(Some(&["b"])),
+                Err(Denial::GroupMissing),
+            ),
+            ("case counts", rule(Access::SignedIn, &["a"]), &person(Some(&["A"])), Err(Denial::GroupMissing)),
+            ("no groups", rule(Access::SignedIn, &["a"]), &person(Some(&[])), Err(Denial::GroupMissing)),
+            ("unknown groups", rule(Access::SignedIn, &["a"]), &person(None), Err(Denial::GroupMissing)),
+            ("nobody before groups", rule(Access::SignedIn, &["a"]), &nobody, sign_in),
+        ];
+        for (name, rule, subject, wanted) in cases {
+            let found = evaluate(rule, subject).map(|permit| permit.identity().is_some());
+            assert_eq!(found, *wanted, "{name}");
+        }
+    }
+}

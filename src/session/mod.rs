@@ -1,0 +1,110 @@
+//! What the gateway remembers of somebody who signed in, and how it is sealed.
+
+pub mod cookie;
+pub mod key_ring;
+pub mod lifetime;
+pub mod seal;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::header::{HeaderName, HeaderValue};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::clock::UnixTime;
+use crate::identity::Identity;
+use crate::oidc::{Issuer, ProviderId};
+use crate::secret::Secret;
+use crate::token::Claims;
+
+pub use key_ring::{Key, KeyRing, Purpose};
+pub use lifetime::{Lifetime, Limits};
+
+/// The id of a session: 256 random bits. It stands in the sealed cookie only; stores see its hash.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SessionId(Secret<Vec<u8>>);
+
+impl SessionId {
+    /// Bytes in an id.
+    pub const LEN: usize = 32;
+
+    /// An id of fresh random bytes.
+    #[must_use]
+    pub fn new(bytes: [u8; Self::LEN]) -> Self {
+        Self(Secret::new(bytes.to_vec()))
+    }
+
+    /// The id's bytes, [`SessionId::LEN`] of them.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        self.0.expose()
+    }
+
+    /// Under what a store keeps the session: SHA-256 over a label and the id (SC-1).
+    #[must_use]
+    pub fn store_key(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(b"portcullis session v1\0");
+        hash.update(self.expose());
+        hash.finalize().into()
+    }
+}
+
+impl std::fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[session id]")
+    }
+}
+
+/// A session as it is sealed into the store.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Session {
+    /// The provider's name in the configuration.
+    pub provider: ProviderId,
+    /// Who issued the ID token.
+    pub issuer: Issuer,
+    /// The subject at that issuer.
+    pub subject: Arc<str>,
+    /// The provider's session, if the ID token named it.
+    pub sid: Option<Arc<str>>,
+    /// The host (canonical name) that the session belongs to.
+    pub host: Arc<str>,
+    /// Claims of the ID token, and those of userinfo that it had not.
+    pub claims: Claims,
+    /// The ID token, as issued: the hint at sign-out.
+    pub id_token: Secret<String>,
+    /// The access token.
+    pub access_token: Secret<String>,
+    /// When the access token ends, if the provider said.
+    pub access_expires_at: Option<UnixTime>,
+    /// The refresh token.
+    pub refresh_token: Option<Secret<String>>,
+    /// When the person signed in.
+    pub created_at: UnixTime,
+    /// When the session was last used, to a tenth of the idle timeout.
+    pub last_seen: UnixTime,
+    /// From where the person signed in.
+    pub client: Option<IpAddr>,
+    /// With which browser, at most 256 characters.
+    pub user_agent: Option<Arc<str>>,
+}
+
+/// A session that is ready to serve requests: no tokens, headers already rendered.
+#[derive(Debug)]
+pub struct ReadySession {
+    /// The record's key in the store.
+    pub store_key: [u8; 32],
+    /// The record's version in the store.
+    pub version: u64,
+    /// The host it belongs to.
+    pub host: Arc<str>,
+    /// The provider's name in the configuration.
+    pub provider: ProviderId,
+    /// Who it is.
+    pub identity: Arc<Identity>,
+    /// The identity headers for upstreams.
+    pub headers: Arc<[(HeaderName, HeaderValue)]>,
+    /// When it began and was last used.
+    pub lifetime: Lifetime,
+}

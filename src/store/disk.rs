@@ -1,0 +1,1 @@
+//! Sessions in an embedded transactional database in `data_dir`: the default.

@@ -1,0 +1,174 @@
+//! Where sessions live: one trait, its backends, and one contract suite that all of them pass.
+//!
+//! A store sees hashes and sealed bytes, never an id or a token. Absent is `Ok(None)`; an outage is
+//! `Err`; nothing maps the second to the first.
+
+pub mod disk;
+pub mod memory;
+
+#[cfg(test)]
+mod contract;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
+use crate::clock::UnixTime;
+
+/// A hashed key: of a session, a mark, a lease.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct StoreKey(pub [u8; 32]);
+
+/// A hashed secondary key: (issuer, sid), (issuer, sub), a user. Each kind hashes under its own
+/// label, so that a `sub` never matches a `sid` (BC-6).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Index(pub [u8; 32]);
+
+impl StoreKey {
+    /// A key under `label`; the parts are length-prefixed, so that they can't run into each other.
+    #[must_use]
+    pub fn derive(label: &str, parts: &[&[u8]]) -> Self {
+        Self(hash(label, parts))
+    }
+}
+
+impl Index {
+    /// The index of a provider's session.
+    #[must_use]
+    pub fn of_sid(issuer: &str, sid: &str) -> Self {
+        Self(hash("index issuer+sid", &[issuer.as_bytes(), sid.as_bytes()]))
+    }
+
+    /// The index of a user's sessions.
+    #[must_use]
+    pub fn of_sub(issuer: &str, sub: &str) -> Self {
+        Self(hash("index issuer+sub", &[issuer.as_bytes(), sub.as_bytes()]))
+    }
+}
+
+fn hash(label: &str, parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in std::iter::once(&label.as_bytes()).chain(parts) {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+/// A record to be stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its key.
+    pub key: StoreKey,
+    /// Its secondary keys.
+    pub indexes: Vec<Index>,
+    /// Sealed bytes.
+    pub payload: Bytes,
+}
+
+/// A record as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The record.
+    pub record: Record,
+    /// 1 after `put`, one more after each `replace`.
+    pub version: u64,
+    /// When it is gone.
+    pub expires_at: UnixTime,
+}
+
+/// The result of a conditional write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replaced {
+    /// Written; the new version.
+    Done(u64),
+    /// Somebody else wrote in between, or a lease's fence was passed; nothing was written.
+    Conflict,
+    /// There is no such record any more; nothing was written.
+    Gone,
+}
+
+/// A lease on a key: at most one holder at a time, until it ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// What it is on.
+    pub key: StoreKey,
+    /// Grows with every lease granted on the key: a write with an older one is refused.
+    pub fence: u64,
+}
+
+/// One page of [`SessionStore::list`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Records in the order of their keys.
+    pub records: Vec<Stored>,
+    /// Where the next page starts; `None` after the last.
+    pub next: Option<StoreKey>,
+}
+
+/// The store did not answer. Never means "absent".
+#[derive(Debug, thiserror::Error)]
+#[error("the session store is unavailable: {reason}")]
+pub struct StoreError {
+    /// What happened, without keys or values.
+    pub reason: String,
+    /// The backend's error.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// A store of sessions. Every method is atomic; when a write returns `Ok` it survives a crash of the
+/// process (for `disk`, of the machine).
+#[async_trait]
+pub trait SessionStore: Send + Sync + std::fmt::Debug {
+    /// The record of a key; expired ones are absent.
+    async fn get(&self, key: StoreKey) -> Result<Option<Stored>, StoreError>;
+
+    /// Writes a record that ends after `ttl`, as version 1, over whatever was there.
+    async fn put(&self, record: Record, ttl: Duration) -> Result<(), StoreError>;
+
+    /// Writes a record if the stored one has `expected_version`. Where a lease is given it must still
+    /// be held: its fence the newest of its key and not run out.
+    async fn replace(
+        &self,
+        record: Record,
+        ttl: Duration,
+        expected_version: u64,
+        lease: Option<&Lease>,
+    ) -> Result<Replaced, StoreError>;
+
+    /// Removes a record; says whether it was there.
+    async fn remove(&self, key: StoreKey) -> Result<bool, StoreError>;
+
+    /// Keys and versions of all live records under an index.
+    async fn find_by(&self, index: Index) -> Result<Vec<(StoreKey, u64)>, StoreError>;
+
+    /// Removes all records under an index, or under both, and says which.
+    async fn remove_by(&self, index: Index, and: Option<Index>) -> Result<Vec<StoreKey>, StoreError>;
+
+    /// Marks a key for `ttl`; a later mark only lengthens.
+    async fn mark(&self, key: StoreKey, ttl: Duration) -> Result<(), StoreError>;
+
+    /// Whether a key is marked, by `mark` or `put_once`.
+    async fn is_marked(&self, key: StoreKey) -> Result<bool, StoreError>;
+
+    /// Marks a key if it is not marked; says whether this call did it. Of any number of concurrent calls one gets `true`.
+    async fn put_once(&self, key: StoreKey, ttl: Duration) -> Result<bool, StoreError>;
+
+    /// Takes a lease if nobody holds one.
+    async fn lease(&self, key: StoreKey, ttl: Duration) -> Result<Option<Lease>, StoreError>;
+
+    /// Lengthens a lease that is still held to `ttl` from now; `false` if it was lost.
+    async fn extend(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError>;
+
+    /// Gives a lease back; one that was lost changes nothing.
+    async fn release(&self, lease: Lease) -> Result<(), StoreError>;
+
+    /// Live records in the order of their keys, after `cursor`, at most `limit`.
+    async fn list(&self, cursor: Option<StoreKey>, limit: usize) -> Result<Page, StoreError>;
+
+    /// Whether the store answers (for `disk`: can write).
+    async fn ping(&self) -> Result<(), StoreError>;
+}

@@ -1,0 +1,1 @@
+//! The JWS compact serialisation, taken apart strictly (ID-1).

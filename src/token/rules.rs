@@ -1,0 +1,1 @@
+//! One function for each claim rule; each names its specification section.

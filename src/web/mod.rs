@@ -1,0 +1,15 @@
+//! Plain HTTP as data: requests, replies, targets, hosts, cookies, pages. No sockets, no clock.
+
+pub mod client_addr;
+pub mod cookie;
+pub mod host;
+pub mod page;
+pub mod reply;
+pub mod request;
+pub mod return_to;
+pub mod target;
+
+pub use host::Host;
+pub use reply::Reply;
+pub use request::{Request, RequestId};
+pub use target::Target;
