@@ -1,1 +1,209 @@
-//! The way to sign-in for a request that has none.
+//! The way to sign-in for a request that nobody is known for: a redirect to the provider where the
+//! request can follow one, else 401 with JSON.
+
+use http::StatusCode;
+use http::header::{HeaderValue, WWW_AUTHENTICATE};
+use url::Url;
+use url::form_urlencoded::byte_serialize;
+
+use super::{Gateway, Refusal, SetCookies, refusal};
+use crate::idp::Provider;
+use crate::oidc::authorize::{self, LoginAttempt, Start};
+use crate::oidc::callback::ATTEMPT_LIFETIME;
+use crate::policy::Why;
+use crate::random::{RandomError, random_token};
+use crate::route::Site;
+use crate::session::Purpose;
+use crate::session::cookie::MAX_LOGIN_ATTEMPTS;
+use crate::session::seal::{open_cookie, seal_cookie};
+use crate::web::cookie;
+use crate::web::return_to::ReturnTo;
+use crate::web::{Reply, Request};
+
+impl Gateway {
+    /// Answers a request that needs somebody signed in.
+    pub(super) async fn challenge(
+        &self,
+        request: &Request<'_>,
+        why: Why,
+        cookies: &mut SetCookies,
+    ) -> Result<Reply, Refusal> {
+        let site = self.site(request).ok_or(Refusal::UnknownHost)?;
+        if !request.is_navigation() || request.is_prefetch() {
+            return Ok(self.unauthorized(request, &site, why));
+        }
+        if why != Why::NoCredential {
+            // SC-4: what can't be used any more is not sent again.
+            cookies.delete(site.cookies.session(), &site);
+        }
+        let return_to = self.return_to(request.target.as_str(), &site);
+        let route = self.settings.routes.find(request.host, request.target);
+        let chosen = route.and_then(|route| route.provider.as_ref());
+        match self.provider(chosen) {
+            Some(provider) => self.begin_sign_in(request, &site, provider, return_to, cookies).await,
+            None => {
+                let query: String = byte_serialize(return_to.as_str().as_bytes()).collect();
+                self.redirect(&format!("{}?rd={query}", self.settings.paths.of("sign_in")))
+            }
+        }
+    }
+
+    /// The provider that is chosen, or the only one there is.
+    fn provider(&self, chosen: Option<&crate::oidc::ProviderId>) -> Option<&Provider> {
+        let providers = &self.shared.providers;
+        match (chosen, providers.as_slice()) {
+            (Some(id), _) => {
+                providers.iter().find(|provider| provider.settings().id == *id).map(AsRef::as_ref)
+            }
+            (None, [only]) => Some(only),
+            (None, _) => None,
+        }
+    }
+
+    /// AR-9: 401 without redirect and without a cookie, for whoever can't follow a login.
+    fn unauthorized(&self, request: &Request<'_>, site: &Site, why: Why) -> Reply {
+        let row = Refusal::SignInRequired(why).row();
+        let mut body = refusal::json(&row, &request.id.to_string());
+        body["sign_in_url"] = self.settings.paths.of("start").into();
+        let challenge = format!(
+            "Cookie realm=\"{}\", form-action=\"{}\", cookie-name={}",
+            site.name,
+            self.settings.paths.of("sign_in"),
+            site.cookies.session()
+        );
+        let reply = Reply::json(StatusCode::UNAUTHORIZED, &body);
+        match HeaderValue::try_from(challenge) {
+            Ok(value) => reply.with_header(WWW_AUTHENTICATE, value),
+            Err(_) => reply,
+        }
+    }
+
+    /// Where somebody goes after sign-in who asked for `wanted`: a path on this host, else its root.
+    #[must_use]
+    pub fn return_to(&self, wanted: &str, site: &Site) -> ReturnTo {
+        ReturnTo::parse(wanted, &site.public_url, self.settings.paths.prefix()).unwrap_or_else(ReturnTo::root)
+    }
+
+    /// Sends somebody to a provider, the attempt sealed in a cookie of its own.
+    ///
+    /// # Errors
+    /// [`Refusal::ProviderUnavailable`], or [`Refusal::Internal`] without entropy.
+    pub async fn begin_sign_in(
+        &self,
+        request: &Request<'_>,
+        site: &Site,
+        provider: &Provider,
+        return_to: ReturnTo,
+        cookies: &mut SetCookies,
+    ) -> Result<Reply, Refusal> {
+        let settings = provider.settings();
+        let metadata = provider.metadata().await.map_err(|error| {
+            let user_agent = request.user_agent();
+            let code = Refusal::ProviderUnavailable.code();
+            self.shared.events.sign_in_failed(
+                &request.id,
+                &settings.id.0,
+                code,
+                &error.to_string(),
+                request.client,
+                user_agent,
+            );
+            Refusal::ProviderUnavailable
+        })?;
+        let redirect_uri = self.url(site, &settings.callback_path)?;
+        let [state, nonce, verifier] = fresh_tokens().map_err(|error| self.internal(request, &error))?;
+        let (url, attempt) = authorize::begin(Start {
+            provider: &settings.id,
+            metadata: &metadata,
+            client_id: &settings.client_id,
+            scopes: &settings.scopes,
+            extra: &settings.authorization_params,
+            redirect_uri: &redirect_uri,
+            return_to,
+            state,
+            nonce,
+            verifier,
+            now: self.shared.clock.now(),
+        });
+        self.remember(&attempt, request, site, cookies).map_err(|error| self.internal(request, &*error))?;
+        self.redirect(url.as_str())
+    }
+
+    /// The public URL of an endpoint on a site.
+    ///
+    /// # Errors
+    /// [`Refusal::Internal`] where the two make no URL, which `config` rules out.
+    pub fn url(&self, site: &Site, endpoint: &str) -> Result<Url, Refusal> {
+        let path = self.settings.paths.of(endpoint);
+        site.public_url.join(&path).map_err(|error| {
+            tracing::error!(event = "internal", %error, %path, "an endpoint has no public URL");
+            Refusal::Internal
+        })
+    }
+
+    /// A redirect, or [`Refusal::Internal`] where the location can't stand in a header.
+    ///
+    /// # Errors
+    /// [`Refusal::Internal`].
+    pub fn redirect(&self, location: &str) -> Result<Reply, Refusal> {
+        Reply::redirect(location).map_err(|error| {
+            tracing::error!(event = "internal", %error, "a redirect could not be written");
+            Refusal::Internal
+        })
+    }
+
+    /// Logs what should not happen; the client is told the request id only.
+    pub(crate) fn internal(&self, request: &Request<'_>, error: &dyn std::error::Error) -> Refusal {
+        tracing::error!(event = "internal", request_id = %request.id, %error, "a request failed inside the gateway");
+        Refusal::Internal
+    }
+
+    fn remember(
+        &self,
+        attempt: &LoginAttempt,
+        request: &Request<'_>,
+        site: &Site,
+        cookies: &mut SetCookies,
+    ) -> Result<(), Box<dyn std::error::Error>> {
+        let name = site.cookies.login(attempt.state.expose());
+        let plain = zeroize::Zeroizing::new(serde_json::to_vec(attempt)?);
+        let value = seal_cookie(&self.shared.keys, Purpose::LoginCookie, &name, &site.name, &plain)?;
+        for surplus in self.surplus_attempts(request, site) {
+            cookies.delete(&surplus, site);
+        }
+        cookies.0.push(cookie::set(&name, &value, site.cookies.secure(), Some(ATTEMPT_LIFETIME)));
+        Ok(())
+    }
+
+    /// CB-11: the names of the browser's attempts that have to go so that one more fits; what does
+    /// not open goes first, then the oldest.
+    fn surplus_attempts(&self, request: &Request<'_>, site: &Site) -> Vec<String> {
+        let prefix = site.cookies.login_prefix();
+        let mut attempts: Vec<(u64, String)> = cookie::pairs(request.headers)
+            .filter_map(|(name, value)| Some((std::str::from_utf8(name).ok()?, value)))
+            .filter(|(name, _)| name.starts_with(prefix))
+            .map(|(name, value)| (self.attempt_start(name, value, site), name.to_owned()))
+            .collect();
+        attempts.sort_unstable();
+        attempts.dedup_by(|a, b| a.1 == b.1);
+        let surplus = (attempts.len() + 1).saturating_sub(MAX_LOGIN_ATTEMPTS);
+        attempts.into_iter().take(surplus).map(|(_, name)| name).collect()
+    }
+
+    /// When an attempt began, in milliseconds; 0 for one that does not open.
+    fn attempt_start(&self, name: &str, value: &[u8], site: &Site) -> u64 {
+        self.open_attempt(name, value, site).map_or(0, |attempt| attempt.started_at.as_millis())
+    }
+
+    /// The attempt in a cookie; `None` where it does not open.
+    #[must_use]
+    pub fn open_attempt(&self, name: &str, value: &[u8], site: &Site) -> Option<LoginAttempt> {
+        let opened = open_cookie(&self.shared.keys, Purpose::LoginCookie, name, &site.name, value).ok()?;
+        serde_json::from_slice(&opened.plain).ok()
+    }
+}
+
+/// State, nonce and PKCE verifier: 256 bits each (AR-2 to AR-4).
+fn fresh_tokens() -> Result<[String; 3], RandomError> {
+    Ok([random_token::<32>()?, random_token::<32>()?, random_token::<32>()?])
+}

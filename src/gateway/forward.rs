@@ -1,22 +1,67 @@
-//! The plan of a request that goes to an upstream.
+//! The plan of a request that goes to an upstream. Pure.
 
 use std::sync::Arc;
 
 use http::header::HeaderValue;
 
+use super::sessions::ReadySession;
+use crate::policy::Permit;
 use crate::route::{Route, Site};
-use crate::session::ReadySession;
 
-/// Where a request goes and what is told to the upstream. It owns what it needs, because the proxy's
-/// context has no lifetime; it is read again when a connect is retried.
+/// Where a request goes and what is told to the upstream. Only [`plan`] makes one, and only of a
+/// [`Permit`]. It owns what it needs, because the proxy's context has no lifetime; it is read again
+/// when a connect is retried.
 #[derive(Clone, Debug)]
 pub struct ForwardPlan {
+    route: Arc<Route>,
+    site: Option<Arc<Site>>,
+    session: Option<Arc<ReadySession>>,
+    access_token: Option<HeaderValue>,
+}
+
+/// Makes the plan. The session's headers go along only where the permit names an identity.
+#[must_use]
+pub fn plan(
+    permit: &Permit,
+    route: Arc<Route>,
+    site: Option<Arc<Site>>,
+    session: Option<Arc<ReadySession>>,
+) -> ForwardPlan {
+    let session = session.filter(|_| permit.identity().is_some());
+    ForwardPlan { route, site, session, access_token: None }
+}
+
+impl ForwardPlan {
+    /// The same plan with the access token for the upstream, where somebody is known; `token` is
+    /// marked as sensitive.
+    #[must_use]
+    pub fn with_access_token(mut self, mut token: HeaderValue) -> Self {
+        token.set_sensitive(true);
+        self.access_token = self.session.is_some().then_some(token);
+        self
+    }
+
     /// The route.
-    pub route: Arc<Route>,
+    #[must_use]
+    pub const fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+
     /// The site; `None` on a route for any host whose request names a host that is not configured.
-    pub site: Option<Arc<Site>>,
-    /// Whose identity headers the upstream gets; they are in `session.headers`.
-    pub session: Option<Arc<ReadySession>>,
-    /// The access token, marked sensitive, on routes that ask for it.
-    pub access_token: Option<HeaderValue>,
+    #[must_use]
+    pub const fn site(&self) -> Option<&Arc<Site>> {
+        self.site.as_ref()
+    }
+
+    /// Whose identity headers the upstream gets, and whose end ends the request.
+    #[must_use]
+    pub const fn session(&self) -> Option<&Arc<ReadySession>> {
+        self.session.as_ref()
+    }
+
+    /// The access token, marked as sensitive, on routes that ask for it.
+    #[must_use]
+    pub const fn access_token(&self) -> Option<&HeaderValue> {
+        self.access_token.as_ref()
+    }
 }

@@ -1,1 +1,329 @@
-//! Ready sessions: the cache in front of the store.
+//! Ready sessions: the cache in front of the store, and the end of a session.
+//!
+//! Owns the only ways by which a session begins, is found, is kept alive and ends, so that the cache,
+//! the store and the open connections of a session never disagree. Must never take an outage of the
+//! store for an absent session.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use http::header::{HeaderName, HeaderValue};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, UnixTime};
+use crate::identity::headers::HeaderTable;
+use crate::identity::{ClaimPaths, Identity};
+use crate::oidc::ProviderId;
+use crate::random::{RandomError, random_bytes};
+use crate::session::lifetime::{Verdict, expires_at};
+use crate::session::seal::{OpenError, SealError, open_record, seal_record};
+use crate::session::{KeyRing, Lifetime, Limits, Session, SessionId};
+use crate::store::{Index, Record, Replaced, SessionStore, StoreError, StoreKey};
+
+/// A session that is ready to serve requests: no tokens, headers already rendered.
+#[derive(Debug)]
+pub struct ReadySession {
+    /// The record's key in the store.
+    pub key: StoreKey,
+    /// The host that it belongs to.
+    pub host: Arc<str>,
+    /// The provider's name in the configuration.
+    pub provider: ProviderId,
+    /// Who it is.
+    pub identity: Arc<Identity>,
+    /// The identity headers for upstreams.
+    pub headers: Box<[(HeaderName, HeaderValue)]>,
+    /// Cancelled when the session ends: whatever serves it stops then.
+    pub ended: Arc<CancellationToken>,
+    lifetime: Lifetime,
+    version: AtomicU64,
+}
+
+/// How sessions are read: where the identity is, what headers are made of it, how long they live.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// Where the identity is in the claims.
+    pub claim_paths: ClaimPaths,
+    /// The identity headers.
+    pub headers: HeaderTable,
+    /// Lifetimes.
+    pub limits: Limits,
+}
+
+/// What became of the search for a session.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// It lives.
+    Live(Arc<ReadySession>),
+    /// There is none of this id.
+    Absent,
+    /// There was one; its time is over.
+    Expired,
+}
+
+/// Why a session could not be begun.
+#[derive(Debug, thiserror::Error)]
+pub enum BeginError {
+    /// The store did not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It could not be sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// No entropy for an id.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+}
+
+/// The sessions of this process.
+#[derive(Debug)]
+pub struct Sessions {
+    store: Arc<dyn SessionStore>,
+    keys: Arc<KeyRing>,
+    clock: Clock,
+    runtime: tokio::runtime::Handle,
+    ready: moka::sync::Cache<StoreKey, Arc<ReadySession>>,
+    /// Sessions that ended a moment ago: a load that overlapped the end must not bring one back.
+    just_ended: moka::sync::Cache<StoreKey, ()>,
+    tokens: Tokens,
+}
+
+/// Longer than any load from the store takes.
+const JUST_ENDED: Duration = Duration::from_secs(120);
+
+impl Sessions {
+    /// Sessions in `store`, sealed with `keys`; at most about `cache_bytes` of them ready in memory.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn SessionStore>,
+        keys: Arc<KeyRing>,
+        clock: Clock,
+        runtime: tokio::runtime::Handle,
+        cache_bytes: u64,
+    ) -> Self {
+        let ready = moka::sync::Cache::builder()
+            .max_capacity(cache_bytes)
+            .weigher(|_, session: &Arc<ReadySession>| session.weight())
+            .build();
+        let just_ended =
+            moka::sync::Cache::builder().time_to_live(JUST_ENDED).max_capacity(1_000_000).build();
+        Self { store, keys, clock, runtime, ready, just_ended, tokens: Tokens::default() }
+    }
+
+    /// The live session of an id; being found counts as use.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer.
+    pub async fn find(self: &Arc<Self>, id: &SessionId, reading: &Reading) -> Result<Found, StoreError> {
+        let key = StoreKey(id.store_key());
+        let session = match self.ready.get(&key) {
+            Some(session) => session,
+            None => match self.load(key, reading).await? {
+                Some(session) => session,
+                None => return Ok(Found::Absent),
+            },
+        };
+        Ok(self.used(session, &reading.limits))
+    }
+
+    /// Notes a use; starts what follows from it behind the request's back.
+    fn used(self: &Arc<Self>, session: Arc<ReadySession>, limits: &Limits) -> Found {
+        match session.lifetime.touch(limits, self.clock.now()) {
+            Verdict::Fresh => Found::Live(session),
+            Verdict::WriteBack => {
+                let (sessions, limits, written) = (Arc::clone(self), *limits, Arc::clone(&session));
+                self.runtime.spawn(async move { sessions.write_back(&written, &limits).await });
+                Found::Live(session)
+            }
+            Verdict::Ended => {
+                let (sessions, key) = (Arc::clone(self), session.key);
+                self.forget(key);
+                // The store drops it by itself too; an outage here costs nothing.
+                self.runtime.spawn(async move { sessions.store.remove(key).await.ok() });
+                Found::Expired
+            }
+        }
+    }
+
+    async fn load(&self, key: StoreKey, reading: &Reading) -> Result<Option<Arc<ReadySession>>, StoreError> {
+        let Some(stored) = self.store.get(key).await? else { return Ok(None) };
+        let Ok(session) = open_record(&self.keys, &key.0, &stored.record.payload) else {
+            // Sealed by a key that is gone, or damaged: it ends here.
+            tracing::warn!(
+                event = "session_unreadable",
+                "a stored session does not open with the present keys"
+            );
+            return Ok(None);
+        };
+        let Some(ready) = self.make_ready(key, stored.version, &session, reading) else { return Ok(None) };
+        self.ready.insert(key, Arc::clone(&ready));
+        if self.just_ended.contains_key(&key) {
+            self.ready.invalidate(&key);
+            return Ok(None);
+        }
+        Ok(Some(ready))
+    }
+
+    fn make_ready(
+        &self,
+        key: StoreKey,
+        version: u64,
+        session: &Session,
+        reading: &Reading,
+    ) -> Option<Arc<ReadySession>> {
+        let identity = match Identity::from_claims(&session.claims, &reading.claim_paths) {
+            Ok(identity) => identity,
+            Err(error) => {
+                // The configuration asks for another claim than when the person signed in.
+                tracing::warn!(event = "session_unreadable", %error, "a stored session has no identity");
+                return None;
+            }
+        };
+        let headers = reading.headers.render(&identity, &session.claims).0.into_boxed_slice();
+        Some(Arc::new(ReadySession {
+            key,
+            host: Arc::clone(&session.host),
+            provider: session.provider.clone(),
+            identity: Arc::new(identity),
+            headers,
+            ended: self.tokens.of(key),
+            lifetime: Lifetime::new(session.created_at, session.last_seen),
+            version: AtomicU64::new(version),
+        }))
+    }
+
+    /// Stores a new session, durably, and returns its id.
+    ///
+    /// # Errors
+    /// [`BeginError`].
+    pub async fn begin(&self, session: &Session, limits: &Limits) -> Result<SessionId, BeginError> {
+        let id = SessionId::new(random_bytes()?);
+        let key = StoreKey(id.store_key());
+        let record = self.seal(key, session)?;
+        self.store.put(record, time_to_live(session, limits, self.clock.now())).await?;
+        Ok(id)
+    }
+
+    fn seal(&self, key: StoreKey, session: &Session) -> Result<Record, SealError> {
+        let payload = seal_record(&self.keys, &key.0, session)?.into();
+        Ok(Record { key, indexes: indexes(session), payload })
+    }
+
+    /// The whole session behind a key, tokens included; `None` where it is gone or does not open.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer.
+    pub async fn read(&self, key: StoreKey) -> Result<Option<Session>, StoreError> {
+        Ok(self.read_versioned(key).await?.map(|(session, _)| session))
+    }
+
+    async fn read_versioned(&self, key: StoreKey) -> Result<Option<(Session, u64)>, StoreError> {
+        let Some(stored) = self.store.get(key).await? else { return Ok(None) };
+        let opened: Result<Session, OpenError> = open_record(&self.keys, &key.0, &stored.record.payload);
+        Ok(opened.ok().map(|session| (session, stored.version)))
+    }
+
+    /// Ends a session: in the store first, then here, then whatever serves it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer; the session then still lives.
+    pub async fn end(&self, key: StoreKey) -> Result<(), StoreError> {
+        self.store.remove(key).await?;
+        self.forget(key);
+        Ok(())
+    }
+
+    fn forget(&self, key: StoreKey) {
+        self.just_ended.insert(key, ());
+        self.ready.invalidate(&key);
+        self.tokens.cancel(key);
+    }
+
+    /// Writes the time of use back. What fails here is tried again a tenth of the idle timeout later.
+    async fn write_back(&self, ready: &ReadySession, limits: &Limits) {
+        let (mut session, version) = match self.read_versioned(ready.key).await {
+            Ok(Some(found)) => found,
+            Ok(None) => return self.forget(ready.key),
+            Err(_) => return,
+        };
+        session.last_seen = ready.lifetime.last_seen().max(session.last_seen);
+        let Ok(record) = self.seal(ready.key, &session) else { return };
+        let ttl = time_to_live(&session, limits, self.clock.now());
+        match self.store.replace(record, ttl, version, None).await {
+            Ok(Replaced::Done(version)) => ready.version.store(version, Ordering::Relaxed),
+            // Somebody else wrote: what they wrote counts, and is read at the next request.
+            Ok(Replaced::Conflict) => self.ready.invalidate(&ready.key),
+            Ok(Replaced::Gone) => self.forget(ready.key),
+            Err(_) => {}
+        }
+    }
+}
+
+impl ReadySession {
+    /// The version of the record that this was made of, or that was written of it since.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Relaxed)
+    }
+
+    /// About how many bytes it takes in memory.
+    fn weight(&self) -> u32 {
+        let identity = &self.identity;
+        let groups: usize =
+            identity.groups.iter().flatten().map(|group| group.len() + size_of::<Arc<str>>() + 16).sum();
+        let headers: usize = self
+            .headers
+            .iter()
+            .map(|(_, value)| value.len() + size_of::<(HeaderName, HeaderValue)>() + 32)
+            .sum();
+        // The structures themselves, and what the cache keeps for an entry.
+        let fixed = size_of::<Self>() + size_of::<Identity>() + 400;
+        u32::try_from(fixed + groups + headers).unwrap_or(u32::MAX)
+    }
+}
+
+/// The secondary keys of a session.
+fn indexes(session: &Session) -> Vec<Index> {
+    let issuer = &session.issuer.0;
+    let by_sub = Index::of_sub(issuer, &session.subject);
+    let by_sid = session.sid.as_ref().map(|sid| Index::of_sid(issuer, sid));
+    std::iter::once(by_sub).chain(by_sid).collect()
+}
+
+/// How long the store keeps a record: a tenth of the idle timeout longer than the session lives if it
+/// is not used, because the time of use is written back that late.
+fn time_to_live(session: &Session, limits: &Limits, now: UnixTime) -> Duration {
+    let slack = limits.idle_timeout / 10;
+    let end = expires_at(session.created_at, session.last_seen + slack, limits);
+    end.since(now)
+}
+
+/// One cancellation token for each session that something holds, so that a session which left the
+/// cache and came back still ends everywhere at once.
+#[derive(Debug, Default)]
+struct Tokens(Mutex<HashMap<StoreKey, Weak<CancellationToken>>>);
+
+impl Tokens {
+    fn of(&self, key: StoreKey) -> Arc<CancellationToken> {
+        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(token) = tokens.get(&key).and_then(Weak::upgrade) {
+            return token;
+        }
+        // Doubling is when dead entries are swept, so the sweep costs nothing on average.
+        if tokens.len() == tokens.capacity() {
+            tokens.retain(|_, token| token.strong_count() > 0);
+        }
+        let token = Arc::new(CancellationToken::new());
+        tokens.insert(key, Arc::downgrade(&token));
+        token
+    }
+
+    fn cancel(&self, key: StoreKey) {
+        let token = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        if let Some(token) = token.and_then(|token| token.upgrade()) {
+            token.cancel();
+        }
+    }
+}

@@ -8,12 +8,10 @@ pub mod seal;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::clock::UnixTime;
-use crate::identity::Identity;
 use crate::oidc::{Issuer, ProviderId};
 use crate::secret::Secret;
 use crate::token::Claims;
@@ -88,23 +86,4 @@ pub struct Session {
     pub client: Option<IpAddr>,
     /// With which browser, at most 256 characters.
     pub user_agent: Option<Arc<str>>,
-}
-
-/// A session that is ready to serve requests: no tokens, headers already rendered.
-#[derive(Debug)]
-pub struct ReadySession {
-    /// The record's key in the store.
-    pub store_key: [u8; 32],
-    /// The record's version in the store.
-    pub version: u64,
-    /// The host it belongs to.
-    pub host: Arc<str>,
-    /// The provider's name in the configuration.
-    pub provider: ProviderId,
-    /// Who it is.
-    pub identity: Arc<Identity>,
-    /// The identity headers for upstreams.
-    pub headers: Arc<[(HeaderName, HeaderValue)]>,
-    /// When it began and was last used.
-    pub lifetime: Lifetime,
 }

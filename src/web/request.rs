@@ -57,3 +57,35 @@ pub struct Request<'a> {
     /// The port of the listener that accepted the connection.
     pub local_port: u16,
 }
+
+impl Request<'_> {
+    /// Stub.
+    #[must_use]
+    pub fn is_navigation(&self) -> bool {
+        todo!()
+    }
+
+    /// Stub.
+    #[must_use]
+    pub fn is_prefetch(&self) -> bool {
+        todo!()
+    }
+
+    /// Stub.
+    #[must_use]
+    pub fn wants_html(&self) -> bool {
+        todo!()
+    }
+
+    /// Stub.
+    #[must_use]
+    pub fn is_from_own_site(&self, origin: &str) -> bool {
+        todo!()
+    }
+
+    /// Stub.
+    #[must_use]
+    pub fn user_agent(&self) -> Option<&str> {
+        todo!()
+    }
+}
