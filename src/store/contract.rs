@@ -1,1 +1,645 @@
 //! One contract suite for every store.
+//!
+//! A backend takes part with a module that calls `for_each_case!` with an expression which opens a
+//! [`Fixture`]: every case then runs as a test of its own, on a fresh store of that backend.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::JoinSet;
+
+use super::{Index, Lease, Page, Record, Replaced, SessionStore, StoreKey, Stored};
+use crate::clock::{Clock, UnixTime};
+
+/// A fresh, empty store of one backend, and what the suite needs around it.
+pub(super) struct Fixture {
+    pub(super) store: Arc<dyn SessionStore>,
+    /// The clock of the store.
+    pub(super) clock: Clock,
+    /// How many rows of any kind the backend keeps, indexes and bookkeeping included: zero when
+    /// nothing is stored.
+    pub(super) rows: Box<dyn Fn() -> usize + Send + Sync>,
+    /// What must live as long as the store, such as its directory.
+    pub(super) _guard: Option<tempfile::TempDir>,
+}
+
+const START: UnixTime = UnixTime::from_secs(1_000_000);
+const MOMENT: Duration = Duration::from_millis(1);
+const ALMOST_A_MINUTE: Duration = Duration::from_millis(59_999);
+const MINUTE: Duration = Duration::from_mins(1);
+const ALMOST_AN_HOUR: Duration = Duration::from_mins(59);
+const HOUR: Duration = Duration::from_hours(1);
+
+/// Hands the names of all cases to the macro `$each`: the one list of them.
+macro_rules! for_each_case {
+    ($each:ident, $open:expr) => {
+        $each! { $open,
+            a_record_is_read_back_as_it_was_put
+            records_of_any_size_are_read_back
+            a_key_that_was_never_put_is_absent
+            a_put_over_a_record_starts_again_at_version_one_with_its_own_indexes_and_end
+            a_replace_with_the_version_that_was_read_writes_the_next
+            a_replace_with_another_version_changes_nothing
+            a_replace_of_a_record_that_is_gone_writes_nothing
+            of_concurrent_replaces_one_wins
+            a_replace_keeps_drops_and_adds_indexes
+            a_replace_moves_the_end_either_way
+            a_replace_under_a_lease_needs_that_lease
+            a_removed_record_is_gone_and_removed_once
+            all_sessions_of_a_user_are_found
+            a_sub_never_matches_a_sid
+            an_index_named_twice_counts_once
+            remove_by_one_index_removes_what_is_under_it_and_nothing_else
+            remove_by_two_indexes_removes_what_is_under_both
+            remove_by_says_only_what_was_live
+            a_mark_lasts_for_its_time
+            a_later_mark_only_lengthens
+            put_once_is_won_once_until_it_ends
+            put_once_and_mark_see_each_other
+            of_concurrent_put_onces_one_wins
+            a_lease_has_one_holder_until_it_ends
+            of_concurrent_leases_one_is_granted
+            fences_grow_with_every_lease_of_a_key
+            a_lease_is_extended_by_its_holder_only
+            extending_a_lease_never_shortens_it
+            a_released_lease_can_be_taken_and_the_old_one_changes_nothing
+            a_lease_that_ran_out_changes_nothing_for_its_old_holder
+            records_marks_and_leases_under_one_key_do_not_meet
+            pages_come_in_the_order_of_keys_and_end
+            pages_skip_what_has_ended
+            a_cursor_need_not_be_stored
+            a_page_for_nothing_is_a_page_for_one
+            what_has_ended_is_absent_everywhere
+            nothing_lives_for_no_time
+            the_longest_time_is_the_end_of_time
+            nothing_is_left_when_all_is_removed
+            what_has_ended_is_swept_by_the_writes_that_follow
+            a_store_that_works_answers_a_ping
+        }
+    };
+}
+
+macro_rules! tests_of {
+    ($open:expr, $($case:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case(&$open).await;
+            }
+        )*
+    };
+}
+
+mod memory {
+    for_each_case!(tests_of, super::memory_fixture());
+}
+
+fn memory_fixture() -> Fixture {
+    let clock = Clock::manual(START);
+    let store = Arc::new(super::memory::MemoryStore::new(clock.clone()));
+    let counted = Arc::clone(&store);
+    Fixture { store, clock, rows: Box::new(move || counted.rows()), _guard: None }
+}
+
+impl Fixture {
+    async fn put(&self, record: Record, ttl: Duration) {
+        self.store.put(record, ttl).await.unwrap();
+    }
+
+    async fn get(&self, key: StoreKey) -> Option<Stored> {
+        self.store.get(key).await.unwrap()
+    }
+
+    async fn found(&self, index: Index) -> Vec<(StoreKey, u64)> {
+        let mut found = self.store.find_by(index).await.unwrap();
+        found.sort_unstable();
+        found
+    }
+
+    async fn is_marked(&self, key: StoreKey) -> bool {
+        self.store.is_marked(key).await.unwrap()
+    }
+
+    async fn lease(&self, key: StoreKey, ttl: Duration) -> Option<Lease> {
+        self.store.lease(key, ttl).await.unwrap()
+    }
+
+    async fn page(&self, cursor: Option<StoreKey>, limit: usize) -> Page {
+        self.store.list(cursor, limit).await.unwrap()
+    }
+
+    /// The keys of all pages, and how many pages there were.
+    async fn all_pages(&self, limit: usize) -> (Vec<StoreKey>, usize) {
+        let (mut keys, mut pages, mut cursor) = (Vec::new(), 0, None);
+        loop {
+            let page = self.page(cursor, limit).await;
+            assert!(page.records.len() <= limit, "page {pages}");
+            keys.extend(page.records.iter().map(|stored| stored.record.key));
+            pages += 1;
+            cursor = page.next;
+            if cursor.is_none() {
+                return (keys, pages);
+            }
+        }
+    }
+}
+
+fn key(n: u32) -> StoreKey {
+    StoreKey::derive("test", &[&n.to_be_bytes()])
+}
+
+/// A key whose place in the order of keys is `n`.
+fn nth(n: u8) -> StoreKey {
+    StoreKey([n; 32])
+}
+
+fn record(key: StoreKey, indexes: &[Index], payload: &'static str) -> Record {
+    Record { key, indexes: indexes.to_vec(), payload: Bytes::from_static(payload.as_bytes()) }
+}
+
+fn alice() -> Index {
+    Index::of_sub("https://op.test", "alice")
+}
+
+fn bob() -> Index {
+    Index::of_sub("https://op.test", "bob")
+}
+
+fn sid(n: u32) -> Index {
+    Index::of_sid("https://op.test", &n.to_string())
+}
+
+async fn a_record_is_read_back_as_it_was_put(on: &Fixture) {
+    let written = record(key(1), &[alice(), sid(1)], "sealed");
+    on.put(written.clone(), HOUR).await;
+    let stored = on.get(key(1)).await.unwrap();
+    assert_eq!(stored, Stored { record: written, version: 1, expires_at: START + HOUR });
+}
+
+async fn records_of_any_size_are_read_back(on: &Fixture) {
+    let sizes = [("empty", 0), ("a page", 4096), ("large", 1 << 20)];
+    for (n, (name, bytes)) in (1..).zip(sizes) {
+        let payload = Bytes::from(vec![n; bytes]);
+        on.put(Record { key: nth(n), indexes: Vec::new(), payload: payload.clone() }, HOUR).await;
+        assert_eq!(on.get(nth(n)).await.unwrap().record.payload, payload, "{name}");
+    }
+}
+
+async fn a_key_that_was_never_put_is_absent(on: &Fixture) {
+    on.put(record(key(1), &[alice()], "sealed"), HOUR).await;
+    assert_eq!(on.get(key(2)).await, None);
+    assert_eq!(on.found(bob()).await, []);
+    assert!(!on.is_marked(key(1)).await);
+}
+
+async fn a_put_over_a_record_starts_again_at_version_one_with_its_own_indexes_and_end(on: &Fixture) {
+    on.put(record(key(1), &[alice()], "old"), HOUR).await;
+    on.store.replace(record(key(1), &[alice()], "older"), HOUR, 1, None).await.unwrap();
+    let new = record(key(1), &[bob()], "new");
+    on.put(new.clone(), MINUTE).await;
+    let stored = on.get(key(1)).await.unwrap();
+    assert_eq!(stored, Stored { record: new, version: 1, expires_at: START + MINUTE });
+    assert_eq!(on.found(alice()).await, []);
+    assert_eq!(on.found(bob()).await, [(key(1), 1)]);
+}
+
+async fn a_replace_with_the_version_that_was_read_writes_the_next(on: &Fixture) {
+    on.put(record(key(1), &[alice()], "one"), MINUTE).await;
+    for version in 1..4 {
+        let new = record(key(1), &[alice()], "next");
+        let replaced = on.store.replace(new.clone(), HOUR, version, None).await.unwrap();
+        assert_eq!(replaced, Replaced::Done(version + 1));
+        let stored = on.get(key(1)).await.unwrap();
+        assert_eq!(stored, Stored { record: new, version: version + 1, expires_at: START + HOUR });
+        assert_eq!(on.found(alice()).await, [(key(1), version + 1)]);
+    }
+}
+
+async fn a_replace_with_another_version_changes_nothing(on: &Fixture) {
+    on.put(record(key(1), &[alice()], "one"), HOUR).await;
+    on.store.replace(record(key(1), &[alice()], "two"), HOUR, 1, None).await.unwrap();
+    let before = on.get(key(1)).await;
+    for (name, version) in [("zero", 0), ("older", 1), ("newer", 3), ("largest", u64::MAX)] {
+        let replaced = on.store.replace(record(key(1), &[bob()], "lost"), MINUTE, version, None).await;
+        assert_eq!(replaced.unwrap(), Replaced::Conflict, "{name}");
+        assert_eq!(on.get(key(1)).await, before, "{name}");
+        assert_eq!(on.found(bob()).await, [], "{name}");
+    }
+}
+
+async fn a_replace_of_a_record_that_is_gone_writes_nothing(on: &Fixture) {
+    on.put(record(key(2), &[alice()], "removed"), HOUR).await;
+    on.store.remove(key(2)).await.unwrap();
+    on.put(record(key(3), &[alice()], "ended"), MINUTE).await;
+    on.clock.advance(MINUTE);
+    for (name, key) in [("never put", key(1)), ("removed", key(2)), ("ended", key(3))] {
+        let replaced = on.store.replace(record(key, &[alice()], "lost"), HOUR, 1, None).await;
+        assert_eq!(replaced.unwrap(), Replaced::Gone, "{name}");
+        assert_eq!(on.get(key).await, None, "{name}");
+    }
+    assert_eq!(on.found(alice()).await, []);
+}
+
+async fn of_concurrent_replaces_one_wins(on: &Fixture) {
+    on.put(record(key(1), &[], "one"), HOUR).await;
+    let mut tasks = JoinSet::new();
+    for _ in 0..16 {
+        let store = Arc::clone(&on.store);
+        tasks.spawn(async move { store.replace(record(key(1), &[], "two"), HOUR, 1, None).await.unwrap() });
+    }
+    let mut results = tasks.join_all().await;
+    results.sort_unstable_by_key(|replaced| *replaced == Replaced::Conflict);
+    assert_eq!(results[0], Replaced::Done(2));
+    assert_eq!(results[1..], [Replaced::Conflict; 15]);
+}
+
+async fn a_replace_keeps_drops_and_adds_indexes(on: &Fixture) {
+    on.put(record(key(1), &[alice(), sid(1)], "one"), HOUR).await;
+    on.store.replace(record(key(1), &[alice(), sid(2)], "two"), HOUR, 1, None).await.unwrap();
+    assert_eq!(on.found(alice()).await, [(key(1), 2)], "kept");
+    assert_eq!(on.found(sid(1)).await, [], "dropped");
+    assert_eq!(on.found(sid(2)).await, [(key(1), 2)], "added");
+}
+
+async fn a_replace_moves_the_end_either_way(on: &Fixture) {
+    for (n, first, then) in [(1, MINUTE, HOUR), (2, HOUR, MINUTE)] {
+        on.put(record(key(n), &[], "one"), first).await;
+        on.store.replace(record(key(n), &[], "two"), then, 1, None).await.unwrap();
+    }
+    on.clock.advance(MINUTE);
+    assert!(on.get(key(1)).await.is_some(), "lengthened");
+    assert_eq!(on.get(key(2)).await, None, "shortened");
+    // What the first, shorter end has left behind must not take the record away.
+    on.put(record(key(3), &[], "sweeps"), HOUR).await;
+    assert!(on.get(key(1)).await.is_some(), "swept");
+}
+
+async fn a_replace_under_a_lease_needs_that_lease(on: &Fixture) {
+    on.put(record(key(1), &[], "one"), HOUR).await;
+    let lost = on.lease(key(9), MINUTE).await.unwrap();
+    on.clock.advance(MINUTE);
+    let try_with = async |version, lease: &Lease| {
+        on.store.replace(record(key(1), &[], "two"), HOUR, version, Some(lease)).await.unwrap()
+    };
+    assert_eq!(try_with(1, &lost).await, Replaced::Conflict, "ran out, not taken again");
+    let held = on.lease(key(9), MINUTE).await.unwrap();
+    assert_eq!(try_with(1, &lost).await, Replaced::Conflict, "an older fence");
+    let later = Lease { fence: held.fence + 1, ..held };
+    assert_eq!(try_with(1, &later).await, Replaced::Conflict, "a fence that was never granted");
+    let elsewhere = Lease { key: key(8), ..held };
+    assert_eq!(try_with(1, &elsewhere).await, Replaced::Conflict, "of another key");
+    assert_eq!(try_with(7, &held).await, Replaced::Conflict, "the lease does not excuse the version");
+    assert_eq!(on.get(key(1)).await.unwrap().record.payload, "one");
+    assert_eq!(try_with(1, &held).await, Replaced::Done(2), "held");
+    on.store.release(held.clone()).await.unwrap();
+    assert_eq!(try_with(2, &held).await, Replaced::Conflict, "given back");
+}
+
+async fn a_removed_record_is_gone_and_removed_once(on: &Fixture) {
+    on.put(record(key(1), &[alice()], "one"), HOUR).await;
+    on.put(record(key(2), &[alice()], "ended"), MINUTE).await;
+    on.clock.advance(MINUTE);
+    assert!(on.store.remove(key(1)).await.unwrap(), "there");
+    assert!(!on.store.remove(key(1)).await.unwrap(), "a second time");
+    assert!(!on.store.remove(key(2)).await.unwrap(), "ended");
+    assert!(!on.store.remove(key(3)).await.unwrap(), "never put");
+    assert_eq!(on.get(key(1)).await, None);
+    assert_eq!(on.found(alice()).await, []);
+}
+
+async fn all_sessions_of_a_user_are_found(on: &Fixture) {
+    let mut expected = Vec::new();
+    for n in 0..50 {
+        let of = if n % 2 == 0 { alice() } else { bob() };
+        on.put(record(key(n), &[of, sid(n)], "one"), HOUR).await;
+        if n % 2 == 0 {
+            expected.push((key(n), 1));
+        }
+    }
+    expected.sort_unstable();
+    assert_eq!(on.found(alice()).await, expected);
+    assert_eq!(on.found(sid(7)).await, [(key(7), 1)]);
+}
+
+async fn a_sub_never_matches_a_sid(on: &Fixture) {
+    let sub = Index::of_sub("https://op.test", "same");
+    let sid = Index::of_sid("https://op.test", "same");
+    on.put(record(key(1), &[sub], "by sub"), HOUR).await;
+    assert_eq!(on.found(sid).await, []);
+    assert_eq!(on.store.remove_by(sid, None).await.unwrap(), []);
+    assert_eq!(on.found(Index::of_sub("https://other.test", "same")).await, [], "of another issuer");
+    assert_eq!(on.found(sub).await, [(key(1), 1)]);
+}
+
+async fn an_index_named_twice_counts_once(on: &Fixture) {
+    on.put(record(key(1), &[alice(), alice()], "one"), HOUR).await;
+    assert_eq!(on.found(alice()).await, [(key(1), 1)]);
+    assert_eq!(on.store.remove_by(alice(), Some(alice())).await.unwrap(), [key(1)]);
+    assert_eq!((on.rows)(), 0);
+}
+
+async fn remove_by_one_index_removes_what_is_under_it_and_nothing_else(on: &Fixture) {
+    on.put(record(key(1), &[alice(), sid(1)], "one"), HOUR).await;
+    on.put(record(key(2), &[alice(), sid(2)], "two"), HOUR).await;
+    on.put(record(key(3), &[bob(), sid(3)], "three"), HOUR).await;
+    let mut removed = on.store.remove_by(alice(), None).await.unwrap();
+    removed.sort_unstable();
+    let mut expected = [key(1), key(2)];
+    expected.sort_unstable();
+    assert_eq!(removed, expected);
+    assert_eq!(on.get(key(1)).await, None);
+    assert_eq!(on.found(sid(2)).await, [], "their other indexes are gone too");
+    assert_eq!(on.found(bob()).await, [(key(3), 1)]);
+    assert!(on.get(key(3)).await.is_some());
+    assert_eq!(on.store.remove_by(alice(), None).await.unwrap(), [], "a second time");
+}
+
+async fn remove_by_two_indexes_removes_what_is_under_both(on: &Fixture) {
+    on.put(record(key(1), &[alice(), sid(1)], "both"), HOUR).await;
+    on.put(record(key(2), &[alice(), sid(2)], "the first"), HOUR).await;
+    on.put(record(key(3), &[bob(), sid(1)], "the second"), HOUR).await;
+    assert_eq!(on.store.remove_by(alice(), Some(sid(9))).await.unwrap(), [], "under none");
+    assert_eq!(on.store.remove_by(alice(), Some(sid(1))).await.unwrap(), [key(1)]);
+    assert_eq!(on.get(key(1)).await, None);
+    assert_eq!(on.found(alice()).await, [(key(2), 1)]);
+    assert_eq!(on.found(sid(1)).await, [(key(3), 1)]);
+}
+
+async fn remove_by_says_only_what_was_live(on: &Fixture) {
+    on.put(record(key(1), &[alice()], "ended"), MINUTE).await;
+    on.put(record(key(2), &[alice()], "live"), HOUR).await;
+    on.clock.advance(MINUTE);
+    assert_eq!(on.store.remove_by(alice(), None).await.unwrap(), [key(2)]);
+}
+
+async fn a_mark_lasts_for_its_time(on: &Fixture) {
+    on.store.mark(key(1), MINUTE).await.unwrap();
+    assert!(on.is_marked(key(1)).await);
+    assert!(!on.is_marked(key(2)).await);
+    on.clock.advance(ALMOST_A_MINUTE);
+    assert!(on.is_marked(key(1)).await);
+    on.clock.advance(MOMENT);
+    assert!(!on.is_marked(key(1)).await);
+}
+
+async fn a_later_mark_only_lengthens(on: &Fixture) {
+    on.store.mark(key(1), HOUR).await.unwrap();
+    on.store.mark(key(1), MINUTE).await.unwrap();
+    on.store.mark(key(1), Duration::ZERO).await.unwrap();
+    on.clock.advance(ALMOST_AN_HOUR);
+    assert!(on.is_marked(key(1)).await, "a shorter one changes nothing");
+    on.store.mark(key(1), HOUR).await.unwrap();
+    on.clock.advance(ALMOST_AN_HOUR);
+    assert!(on.is_marked(key(1)).await, "a longer one counts");
+    on.clock.advance(MINUTE);
+    assert!(!on.is_marked(key(1)).await);
+    on.store.mark(key(1), MINUTE).await.unwrap();
+    assert!(on.is_marked(key(1)).await, "one that ended can be set again");
+}
+
+async fn put_once_is_won_once_until_it_ends(on: &Fixture) {
+    assert!(on.store.put_once(key(1), MINUTE).await.unwrap());
+    assert!(!on.store.put_once(key(1), HOUR).await.unwrap(), "a second time");
+    assert!(on.is_marked(key(1)).await);
+    on.clock.advance(MINUTE);
+    assert!(!on.is_marked(key(1)).await, "the attempt that lost did not lengthen it");
+    assert!(on.store.put_once(key(1), MINUTE).await.unwrap(), "after its end");
+}
+
+async fn put_once_and_mark_see_each_other(on: &Fixture) {
+    on.store.mark(key(1), MINUTE).await.unwrap();
+    assert!(!on.store.put_once(key(1), MINUTE).await.unwrap());
+    assert!(on.store.put_once(key(2), MINUTE).await.unwrap());
+    on.store.mark(key(2), HOUR).await.unwrap();
+    on.clock.advance(MINUTE);
+    assert!(!on.store.put_once(key(2), MINUTE).await.unwrap(), "lengthened by mark");
+}
+
+async fn of_concurrent_put_onces_one_wins(on: &Fixture) {
+    let mut tasks = JoinSet::new();
+    for _ in 0..32 {
+        let store = Arc::clone(&on.store);
+        tasks.spawn(async move { store.put_once(key(1), HOUR).await.unwrap() });
+    }
+    let winners = tasks.join_all().await.into_iter().filter(|won| *won).count();
+    assert_eq!(winners, 1);
+}
+
+async fn a_lease_has_one_holder_until_it_ends(on: &Fixture) {
+    let held = on.lease(key(1), MINUTE).await.unwrap();
+    assert_eq!(held.key, key(1));
+    assert_eq!(on.lease(key(1), MINUTE).await, None);
+    assert!(on.lease(key(2), MINUTE).await.is_some(), "another key");
+    on.clock.advance(ALMOST_A_MINUTE);
+    assert_eq!(on.lease(key(1), MINUTE).await, None);
+    on.clock.advance(MOMENT);
+    assert!(on.lease(key(1), MINUTE).await.is_some());
+}
+
+async fn of_concurrent_leases_one_is_granted(on: &Fixture) {
+    let mut tasks = JoinSet::new();
+    for _ in 0..32 {
+        let store = Arc::clone(&on.store);
+        tasks.spawn(async move { store.lease(key(1), HOUR).await.unwrap() });
+    }
+    let granted = tasks.join_all().await.into_iter().flatten().count();
+    assert_eq!(granted, 1);
+}
+
+async fn fences_grow_with_every_lease_of_a_key(on: &Fixture) {
+    let mut last = 0;
+    for round in 0..6 {
+        let lease = on.lease(key(1), MINUTE).await.unwrap();
+        assert!(last < lease.fence, "round {round}");
+        last = lease.fence;
+        if round % 2 == 0 {
+            on.store.release(lease).await.unwrap();
+        } else {
+            on.clock.advance(MINUTE);
+            // Sweeps what is known of the lease.
+            on.put(record(key(9), &[], "sweeps"), HOUR).await;
+        }
+    }
+}
+
+async fn a_lease_is_extended_by_its_holder_only(on: &Fixture) {
+    let held = on.lease(key(1), MINUTE).await.unwrap();
+    let forged = Lease { fence: held.fence + 1, ..held };
+    assert!(!on.store.extend(&forged, HOUR).await.unwrap());
+    on.clock.advance(MINUTE / 2);
+    assert!(on.store.extend(&held, MINUTE).await.unwrap());
+    on.clock.advance(ALMOST_A_MINUTE);
+    assert_eq!(on.lease(key(1), MINUTE).await, None);
+    on.clock.advance(MOMENT);
+    assert!(!on.store.extend(&held, MINUTE).await.unwrap(), "ran out");
+    assert!(on.lease(key(1), MINUTE).await.is_some());
+}
+
+async fn extending_a_lease_never_shortens_it(on: &Fixture) {
+    let held = on.lease(key(1), HOUR).await.unwrap();
+    for ttl in [MINUTE, Duration::ZERO] {
+        assert!(on.store.extend(&held, ttl).await.unwrap(), "{ttl:?}");
+    }
+    on.clock.advance(ALMOST_AN_HOUR);
+    assert_eq!(on.lease(key(1), MINUTE).await, None);
+}
+
+async fn a_released_lease_can_be_taken_and_the_old_one_changes_nothing(on: &Fixture) {
+    let first = on.lease(key(1), HOUR).await.unwrap();
+    on.store.release(first.clone()).await.unwrap();
+    let second = on.lease(key(1), MINUTE).await.unwrap();
+    on.store.release(first.clone()).await.unwrap();
+    assert_eq!(on.lease(key(1), MINUTE).await, None, "a second release is nobody's");
+    assert!(!on.store.extend(&first, HOUR).await.unwrap());
+    assert!(on.store.extend(&second, MINUTE).await.unwrap());
+}
+
+async fn a_lease_that_ran_out_changes_nothing_for_its_old_holder(on: &Fixture) {
+    on.put(record(key(9), &[], "one"), HOUR).await;
+    let lost = on.lease(key(1), MINUTE).await.unwrap();
+    on.clock.advance(MINUTE);
+    let held = on.lease(key(1), MINUTE).await.unwrap();
+    assert!(!on.store.extend(&lost, HOUR).await.unwrap());
+    on.store.release(lost.clone()).await.unwrap();
+    let replaced = on.store.replace(record(key(9), &[], "lost"), HOUR, 1, Some(&lost)).await.unwrap();
+    assert_eq!(replaced, Replaced::Conflict);
+    assert_eq!(on.lease(key(1), MINUTE).await, None, "still held by the other");
+    on.clock.advance(MINUTE);
+    assert!(!on.store.extend(&held, MINUTE).await.unwrap(), "the other's end was not moved");
+}
+
+async fn records_marks_and_leases_under_one_key_do_not_meet(on: &Fixture) {
+    on.put(record(key(1), &[], "one"), HOUR).await;
+    assert!(!on.is_marked(key(1)).await);
+    assert!(on.store.put_once(key(1), HOUR).await.unwrap());
+    let lease = on.lease(key(1), HOUR).await.unwrap();
+    assert!(on.store.remove(key(1)).await.unwrap());
+    assert!(on.is_marked(key(1)).await);
+    assert!(on.store.extend(&lease, HOUR).await.unwrap());
+    on.store.release(lease).await.unwrap();
+    assert!(on.is_marked(key(1)).await);
+}
+
+async fn pages_come_in_the_order_of_keys_and_end(on: &Fixture) {
+    for n in [4, 2, 9, 7, 1, 3] {
+        on.put(record(nth(n), &[alice()], "one"), HOUR).await;
+    }
+    let sorted = [1, 2, 3, 4, 7, 9].map(nth);
+    for (limit, pages) in [(1, 6), (2, 3), (4, 2), (5, 2), (6, 1), (usize::MAX, 1)] {
+        let (keys, count) = on.all_pages(limit).await;
+        assert_eq!(keys, sorted, "limit {limit}");
+        assert_eq!(count, pages, "limit {limit}");
+    }
+    let first = on.page(None, 1).await;
+    let expected = Stored { record: record(nth(1), &[alice()], "one"), version: 1, expires_at: START + HOUR };
+    assert_eq!(first.records, [expected]);
+}
+
+async fn pages_skip_what_has_ended(on: &Fixture) {
+    for n in 1..=20 {
+        let ttl = if n % 5 == 0 { HOUR } else { MINUTE };
+        on.put(record(nth(n), &[], "one"), ttl).await;
+    }
+    on.clock.advance(MINUTE);
+    let (keys, pages) = on.all_pages(2).await;
+    assert_eq!(keys, [5, 10, 15, 20].map(nth));
+    assert_eq!(pages, 2, "what has ended makes no page");
+    on.clock.advance(HOUR);
+    assert_eq!(on.page(None, 10).await, Page { records: Vec::new(), next: None });
+}
+
+async fn a_cursor_need_not_be_stored(on: &Fixture) {
+    for n in [2, 4] {
+        on.put(record(nth(n), &[], "one"), HOUR).await;
+    }
+    for (after, expected) in [(0, vec![2, 4]), (2, vec![4]), (3, vec![4]), (4, vec![]), (255, vec![])] {
+        let page = on.page(Some(nth(after)), 10).await;
+        let keys: Vec<_> = page.records.iter().map(|stored| stored.record.key).collect();
+        assert_eq!(keys, expected.into_iter().map(nth).collect::<Vec<_>>(), "after {after}");
+        assert_eq!(page.next, None, "after {after}");
+    }
+}
+
+async fn a_page_for_nothing_is_a_page_for_one(on: &Fixture) {
+    for n in [1, 2] {
+        on.put(record(nth(n), &[], "one"), HOUR).await;
+    }
+    let page = on.page(None, 0).await;
+    assert_eq!(page.records.len(), 1);
+    assert_eq!(page.next, Some(nth(1)));
+}
+
+async fn what_has_ended_is_absent_everywhere(on: &Fixture) {
+    on.put(record(key(1), &[alice()], "one"), MINUTE).await;
+    on.clock.advance(ALMOST_A_MINUTE);
+    assert!(on.get(key(1)).await.is_some(), "a moment before its end");
+    on.clock.advance(MOMENT);
+    assert_eq!(on.get(key(1)).await, None);
+    assert_eq!(on.found(alice()).await, []);
+    assert_eq!(on.page(None, 10).await.records, []);
+    on.put(record(key(1), &[], "again"), MINUTE).await;
+    assert_eq!(on.get(key(1)).await.unwrap().version, 1, "its key is free again");
+}
+
+async fn nothing_lives_for_no_time(on: &Fixture) {
+    on.put(record(key(1), &[alice()], "lives"), HOUR).await;
+    on.put(record(key(1), &[alice()], "ended"), Duration::ZERO).await;
+    assert_eq!(on.get(key(1)).await, None, "a record, over a live one");
+    assert_eq!(on.found(alice()).await, [], "under its index");
+    on.store.mark(key(2), Duration::ZERO).await.unwrap();
+    assert!(!on.is_marked(key(2)).await, "a mark");
+    assert!(!on.store.put_once(key(3), Duration::ZERO).await.unwrap(), "marks nothing, so wins nothing");
+    assert_eq!(on.lease(key(4), Duration::ZERO).await, None, "a lease");
+    on.put(record(key(5), &[], "one"), HOUR).await;
+    let replaced = on.store.replace(record(key(5), &[], "two"), Duration::ZERO, 1, None).await.unwrap();
+    assert_eq!(replaced, Replaced::Done(2));
+    assert_eq!(on.get(key(5)).await, None, "a record that was replaced");
+}
+
+async fn the_longest_time_is_the_end_of_time(on: &Fixture) {
+    on.put(record(key(1), &[], "one"), Duration::MAX).await;
+    assert_eq!(on.get(key(1)).await.unwrap().expires_at, UnixTime::MAX);
+    on.store.mark(key(2), Duration::MAX).await.unwrap();
+    let lease = on.lease(key(3), Duration::MAX).await.unwrap();
+    on.clock.advance(Duration::from_secs(1 << 50));
+    assert!(on.get(key(1)).await.is_some());
+    assert!(on.is_marked(key(2)).await);
+    assert!(on.store.extend(&lease, Duration::MAX).await.unwrap());
+}
+
+async fn nothing_is_left_when_all_is_removed(on: &Fixture) {
+    assert_eq!((on.rows)(), 0, "at the start");
+    for n in 0..10 {
+        on.put(record(key(n), &[alice(), sid(n)], "one"), HOUR).await;
+        on.put(record(key(n), &[alice(), sid(n + 1)], "over it"), HOUR).await;
+        on.store.replace(record(key(n), &[bob(), sid(n)], "two"), MINUTE, 1, None).await.unwrap();
+    }
+    let lease = on.lease(key(1), HOUR).await.unwrap();
+    on.store.extend(&lease, HOUR * 2).await.unwrap();
+    on.store.release(lease).await.unwrap();
+    assert!(on.store.remove(key(0)).await.unwrap());
+    assert_eq!(on.store.remove_by(bob(), Some(sid(1))).await.unwrap(), [key(1)]);
+    assert_eq!(on.store.remove_by(bob(), None).await.unwrap().len(), 8);
+    assert_eq!((on.rows)(), 0);
+}
+
+async fn what_has_ended_is_swept_by_the_writes_that_follow(on: &Fixture) {
+    for n in 0..20 {
+        on.put(record(key(n), &[alice(), sid(n)], "one"), MINUTE).await;
+        on.store.mark(key(n), MINUTE).await.unwrap();
+        on.lease(key(n), MINUTE).await.unwrap();
+    }
+    on.clock.advance(MINUTE);
+    // A write sweeps more than one entry, so fewer writes than entries are enough.
+    for n in 100..130 {
+        on.put(record(key(n), &[], "new"), HOUR).await;
+        assert!(on.store.remove(key(n)).await.unwrap());
+    }
+    assert_eq!((on.rows)(), 0);
+}
+
+async fn a_store_that_works_answers_a_ping(on: &Fixture) {
+    on.store.ping().await.unwrap();
+    assert_eq!((on.rows)(), 0, "and leaves nothing behind");
+}

@@ -104,7 +104,7 @@ pub struct Lease {
 pub struct Page {
     /// Records in the order of their keys.
     pub records: Vec<Stored>,
-    /// Where the next page starts; `None` after the last.
+    /// The cursor of the next page; `None` after the last.
     pub next: Option<StoreKey>,
 }
 
@@ -119,8 +119,32 @@ pub struct StoreError {
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
+impl StoreError {
+    /// An error with nothing behind it.
+    #[must_use]
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), source: None }
+    }
+
+    /// An error of the backend.
+    #[must_use]
+    pub fn caused_by(
+        reason: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { reason: reason.into(), source: Some(source.into()) }
+    }
+}
+
 /// A store of sessions. Every method is atomic; when a write returns `Ok` it survives a crash of the
-/// process (for `disk`, of the machine).
+/// process (for `disk`, of the machine). A write that returns `Err` happened whole or not at all.
+///
+/// Records, marks and leases have name spaces of their own. What has come to its end is absent from
+/// every method at once, whenever it is swept. A `ttl` too long to be counted lasts to the end of
+/// time; with a `ttl` of zero a record is absent at once, and no mark and no lease is granted.
+///
+/// # Errors
+/// Every method: [`StoreError`] when the store can't answer.
 #[async_trait]
 pub trait SessionStore: Send + Sync + std::fmt::Debug {
     /// The record of a key; expired ones are absent.
@@ -145,7 +169,7 @@ pub trait SessionStore: Send + Sync + std::fmt::Debug {
     /// Keys and versions of all live records under an index.
     async fn find_by(&self, index: Index) -> Result<Vec<(StoreKey, u64)>, StoreError>;
 
-    /// Removes all records under an index, or under both, and says which.
+    /// Removes all records under an index (with `and`: under both) and says which were live.
     async fn remove_by(&self, index: Index, and: Option<Index>) -> Result<Vec<StoreKey>, StoreError>;
 
     /// Marks a key for `ttl`; a later mark only lengthens.
@@ -154,19 +178,22 @@ pub trait SessionStore: Send + Sync + std::fmt::Debug {
     /// Whether a key is marked, by `mark` or `put_once`.
     async fn is_marked(&self, key: StoreKey) -> Result<bool, StoreError>;
 
-    /// Marks a key if it is not marked; says whether this call did it. Of any number of concurrent calls one gets `true`.
+    /// Marks a key if it is not marked; says whether this call did it. Of any number of concurrent calls
+    /// one gets `true`; one that could not mark (a `ttl` of zero) gets `false`.
     async fn put_once(&self, key: StoreKey, ttl: Duration) -> Result<bool, StoreError>;
 
-    /// Takes a lease if nobody holds one.
+    /// Takes a lease if nobody holds one; its fence is larger than that of any earlier lease on the key,
+    /// also of those that ended.
     async fn lease(&self, key: StoreKey, ttl: Duration) -> Result<Option<Lease>, StoreError>;
 
-    /// Lengthens a lease that is still held to `ttl` from now; `false` if it was lost.
+    /// Lengthens a lease that is still held to `ttl` from now, and never shortens it; `false` if it was
+    /// lost.
     async fn extend(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError>;
 
     /// Gives a lease back; one that was lost changes nothing.
     async fn release(&self, lease: Lease) -> Result<(), StoreError>;
 
-    /// Live records in the order of their keys, after `cursor`, at most `limit`.
+    /// Live records in the order of their keys, after `cursor`, at most `limit` (at least one).
     async fn list(&self, cursor: Option<StoreKey>, limit: usize) -> Result<Page, StoreError>;
 
     /// Whether the store answers (for `disk`: can write).
