@@ -1,5 +1,7 @@
 //! The names of the gateway's cookies, and which of a request's cookies are its own.
 
+use sha2::{Digest as _, Sha256};
+
 /// The cookie names of one host. Where cookies can be `Secure` the names start with `__Host-`; on a
 /// cleartext loopback host they do without both (SC-2).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,13 +46,102 @@ impl CookieNames {
     /// The name of the attempt with this `state`: the prefix and 16 hex digits of SHA-256 of the state.
     #[must_use]
     pub fn login(&self, state: &str) -> String {
-        todo!()
+        let mut name = self.login_prefix().to_owned();
+        for byte in Sha256::digest(state).iter().take(8) {
+            name.push(hex_digit(byte >> 4));
+            name.push(hex_digit(byte & 0xf));
+        }
+        name
     }
 }
 
-/// Whether a cookie name is the gateway's, with or without `__Host-` or `__Secure-`, in any case
-/// (SC-14): such cookies never reach an upstream and no upstream may set them.
+fn hex_digit(value: u8) -> char {
+    char::from_digit(u32::from(value), 16).unwrap_or_default()
+}
+
+/// Whether a cookie name is the gateway's (SC-14): such cookies never reach an upstream and no
+/// upstream may set them.
+///
+/// Ours are, in any case, `portcullis` and whatever starts with `portcullis-`; in front of either
+/// may stand one `__Host-` or `__Secure-`. Chunks and names to come go behind the hyphen.
+/// `portcullis_theme` and `portcullisx` belong to the application.
 #[must_use]
 pub fn is_ours(name: &[u8]) -> bool {
-    todo!()
+    let name = strip_prefix(name, b"__host-").or_else(|| strip_prefix(name, b"__secure-")).unwrap_or(name);
+    strip_prefix(name, b"portcullis").is_some_and(|rest| matches!(rest.first(), None | Some(b'-')))
+}
+
+/// What stands behind `prefix` (lower case) in `name` (any case).
+fn strip_prefix<'a>(name: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+    let (start, rest) = name.split_at_checked(prefix.len())?;
+    start.eq_ignore_ascii_case(prefix).then_some(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_the_host_prefix_where_cookies_can_be_secure() {
+        let secure = CookieNames::new(true);
+        let plain = CookieNames::new(false);
+        let cases = [
+            ("session", secure.session(), plain.session()),
+            ("sign-out", secure.sign_out(), plain.sign_out()),
+            ("login", secure.login_prefix(), plain.login_prefix()),
+        ];
+        for (name, with, without) in cases {
+            assert_eq!(with, format!("__Host-{without}"), "{name}");
+        }
+        assert_eq!((secure.session(), plain.session()), ("__Host-portcullis", "portcullis"));
+    }
+
+    #[test]
+    fn a_login_attempt_is_named_by_its_state_and_does_not_show_it() {
+        let names = CookieNames::new(true);
+        // SHA-256("abc") = ba7816bf 8f01cfea ...
+        assert_eq!(names.login("abc"), "__Host-portcullis-login-ba7816bf8f01cfea");
+        assert_ne!(names.login("abd"), names.login("abc"));
+    }
+
+    #[test]
+    fn every_name_of_ours_is_ours() {
+        for names in [CookieNames::new(true), CookieNames::new(false)] {
+            let login = names.login("state");
+            for name in [names.session(), names.sign_out(), names.login_prefix(), &login] {
+                assert!(is_ours(name.as_bytes()), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn ours_are_known_in_any_case_and_with_any_prefix_and_others_are_let_be() {
+        let cases = [
+            ("portcullis", true),
+            ("PORTCULLIS", true),
+            ("__Host-portcullis", true),
+            ("__host-Portcullis", true),
+            ("__HOST-PORTCULLIS-SIGN-OUT", true),
+            ("__Secure-portcullis", true),
+            ("__sEcUrE-portcullis-1", true),
+            ("portcullis-", true),
+            ("portcullis-login-0123456789abcdef", true),
+            ("portcullis-anything else", true),
+            ("", false),
+            ("__Host-", false),
+            ("portculli", false),
+            ("portcullisx", false),
+            ("portcullis_theme", false),
+            ("portcullis.x", false),
+            ("xportcullis", false),
+            ("my-portcullis", false),
+            ("_portcullis", false),
+            ("__Host-__Host-portcullis", false),
+            (" portcullis", false),
+        ];
+        for (name, wanted) in cases {
+            assert_eq!(is_ours(name.as_bytes()), wanted, "{name:?}");
+        }
+        assert!(!is_ours(b"portcullis\xff"));
+    }
 }

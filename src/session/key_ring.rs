@@ -1,9 +1,22 @@
 //! The key ring: the first key seals, all of them open; the key id stands inside (SC-5).
+//!
+//! Owns the secrets and everything derived from them. Ciphers for cookies are built once, when the
+//! ring is, so that opening a cookie derives nothing. Never prints a secret, and gives none out but
+//! through [`Key::to_text`].
+
+use aes_gcm::{Aes256Gcm, KeyInit as _};
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
+use hkdf::Hkdf;
+use sha2::Sha256;
+use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
-/// What a value is sealed for. Each purpose has a key of its own (HKDF-SHA-256), and the purpose is
-/// in the associated data too (SC-3).
+/// What a cookie is sealed for. Each purpose has a key of its own (HKDF-SHA-256), and the purpose is
+/// in the associated data too (SC-3). Records of a store have keys of their own, one each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Purpose {
     /// The reference in the session cookie.
@@ -12,9 +25,27 @@ pub enum Purpose {
     LoginCookie,
     /// The state of a sign-out on its way through the provider.
     SignOutCookie,
-    /// A record in a store; its key is derived for each record from a salt.
-    Record,
 }
+
+impl Purpose {
+    /// The word for this purpose in key derivation and associated data; part of the format.
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::SessionCookie => "session cookie",
+            Self::LoginCookie => "login cookie",
+            Self::SignOutCookie => "sign-out cookie",
+        }
+    }
+}
+
+/// Bytes of a secret.
+const SECRET_LEN: usize = 32;
+
+/// Fewer different bytes than this are not random: 32 random ones have so few once in 10^15 keys.
+const MIN_DIFFERENT_BYTES: usize = 16;
+
+/// The longest text of a key, white space around it included; a file that is longer is none.
+const MAX_TEXT_LEN: usize = 128;
 
 /// One secret of the ring: 32 bytes.
 #[derive(Clone, Debug)]
@@ -24,18 +55,14 @@ pub struct Key {
     secret: Secret<Vec<u8>>,
 }
 
-/// The ring.
-#[derive(Debug)]
-pub struct KeyRing {}
-
 /// A key that can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// Wrong length or alphabet.
     #[error("a session key is 32 random bytes in base64 (run `portcullis keygen`)")]
     Malformed,
-    /// All bytes alike, or too few different ones (SC-5).
-    #[error("the session key is too weak: its bytes hardly differ (run `portcullis keygen`)")]
+    /// Bytes that nobody drew at random: few different ones, a sequence, or text (SC-5).
+    #[error("the session key is too weak: its bytes are not random (run `portcullis keygen`)")]
     Weak,
     /// Two keys of the ring are the same.
     #[error("the same session key is listed twice")]
@@ -50,30 +77,290 @@ impl Key {
     /// white space around it trimmed.
     ///
     /// # Errors
-    /// [`KeyError`].
+    /// [`KeyError::Malformed`], [`KeyError::Weak`].
     pub fn parse(text: &Secret<String>) -> Result<Self, KeyError> {
-        todo!()
+        let bytes = decode(text.expose()).ok_or(KeyError::Malformed)?;
+        if is_weak(&bytes) {
+            return Err(KeyError::Weak);
+        }
+        Ok(Self::from_bytes(*bytes))
     }
 
     /// A key of fresh random bytes.
     #[must_use]
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        todo!()
+    pub fn from_bytes(bytes: [u8; SECRET_LEN]) -> Self {
+        let bytes = Zeroizing::new(bytes);
+        Self { id: derive(&bytes[..], "key id"), secret: Secret::new(bytes.to_vec()) }
     }
 
     /// The key in the form that [`Key::parse`] reads, with a final newline.
     #[must_use]
     pub fn to_text(&self) -> Secret<String> {
-        todo!()
+        // Room for all of it at once: a string that grows leaves copies behind.
+        let mut text = String::with_capacity(2 * SECRET_LEN);
+        URL_SAFE_NO_PAD.encode_string(self.secret.expose(), &mut text);
+        text.push('\n');
+        Secret::new(text)
     }
+}
+
+/// The 32 bytes that `text` writes; nothing for any other length, alphabet or spelling.
+fn decode(text: &str) -> Option<Zeroizing<[u8; SECRET_LEN]>> {
+    if text.len() > MAX_TEXT_LEN {
+        return None;
+    }
+    let text = text.trim_ascii();
+    let mut buffer = Zeroizing::new([0u8; MAX_TEXT_LEN]);
+    let len = base64_of(text).decode_slice(text, &mut buffer[..]).ok()?;
+    let bytes = <&[u8; SECRET_LEN]>::try_from(buffer.get(..len)?).ok()?;
+    Some(Zeroizing::new(*bytes))
+}
+
+/// The engine for the alphabet that `text` uses; padding may stand or not.
+fn base64_of(text: &str) -> GeneralPurpose {
+    const CONFIG: GeneralPurposeConfig =
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let is_url_safe = text.contains(['-', '_']);
+    GeneralPurpose::new(if is_url_safe { &alphabet::URL_SAFE } else { &alphabet::STANDARD }, CONFIG)
+}
+
+/// Whether nobody can have drawn these bytes at random: few different ones, few different steps from
+/// one to the next (a sequence), or nothing but printable ASCII (a pass phrase).
+fn is_weak(bytes: &[u8; SECRET_LEN]) -> bool {
+    let steps = bytes.iter().zip(bytes.iter().skip(1)).map(|(a, b)| b.wrapping_sub(*a));
+    count_different(bytes.iter().copied()) < MIN_DIFFERENT_BYTES
+        || count_different(steps) < MIN_DIFFERENT_BYTES
+        || bytes.iter().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
+fn count_different(bytes: impl Iterator<Item = u8>) -> usize {
+    let mut seen = Zeroizing::new([false; 256]);
+    bytes.for_each(|byte| seen[usize::from(byte)] = true);
+    seen.iter().filter(|seen| **seen).count()
+}
+
+/// HKDF-SHA-256 (RFC 5869) of a secret: `N` bytes for the use that `label` names.
+fn derive<const N: usize>(secret: &[u8], label: &str) -> [u8; N] {
+    expand(b"portcullis key v1", secret, label)
+}
+
+#[expect(clippy::expect_used, reason = "HKDF fails above 8160 bytes only; N is 32 or less")]
+fn expand<const N: usize>(salt: &[u8], secret: &[u8], label: &str) -> [u8; N] {
+    const { assert!(N <= SECRET_LEN) }
+    let mut out = [0u8; N];
+    Hkdf::<Sha256>::new(Some(salt), secret).expand(label.as_bytes(), &mut out).expect("short output");
+    out
+}
+
+/// The ring.
+pub struct KeyRing {
+    sealing: KeySet,
+    /// Keys that only open.
+    older: Vec<KeySet>,
+}
+
+/// All that is derived from one key.
+pub(super) struct KeySet {
+    id: [u8; 4],
+    session: Aes256Gcm,
+    login: Aes256Gcm,
+    sign_out: Aes256Gcm,
+    record: Zeroizing<[u8; 32]>,
 }
 
 impl KeyRing {
     /// The first key seals, all open.
     ///
     /// # Errors
-    /// [`KeyError::Empty`], [`KeyError::Duplicate`].
+    /// [`KeyError::Empty`]; [`KeyError::Duplicate`] where two keys have the same id.
+    #[expect(clippy::needless_pass_by_value, reason = "the secrets go out of use here and are zeroed")]
     pub fn new(keys: Vec<Key>) -> Result<Self, KeyError> {
-        todo!()
+        let repeats = |(place, key): (usize, &Key)| keys.iter().take(place).any(|other| other.id == key.id);
+        if keys.iter().enumerate().any(repeats) {
+            return Err(KeyError::Duplicate);
+        }
+        let mut sets = keys.iter().map(KeySet::new);
+        let sealing = sets.next().ok_or(KeyError::Empty)?;
+        Ok(Self { sealing, older: sets.collect() })
+    }
+
+    /// The key that seals.
+    pub(super) const fn sealing(&self) -> &KeySet {
+        &self.sealing
+    }
+
+    /// The key with this id, and whether it is an older one.
+    pub(super) fn find(&self, id: [u8; 4]) -> Option<(&KeySet, bool)> {
+        if self.sealing.id == id {
+            return Some((&self.sealing, false));
+        }
+        self.older.iter().find(|set| set.id == id).map(|set| (set, true))
+    }
+}
+
+impl std::fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "KeyRing({} keys)", 1 + self.older.len())
+    }
+}
+
+impl KeySet {
+    fn new(key: &Key) -> Self {
+        let secret = key.secret.expose();
+        let cookie = |purpose: Purpose| cipher(&Zeroizing::new(derive(secret, purpose.label())));
+        Self {
+            id: key.id,
+            session: cookie(Purpose::SessionCookie),
+            login: cookie(Purpose::LoginCookie),
+            sign_out: cookie(Purpose::SignOutCookie),
+            record: Zeroizing::new(derive(secret, "records")),
+        }
+    }
+
+    /// The key's id.
+    pub(super) const fn id(&self) -> [u8; 4] {
+        self.id
+    }
+
+    /// The cipher for cookies of a purpose.
+    pub(super) const fn cookies(&self, purpose: Purpose) -> &Aes256Gcm {
+        match purpose {
+            Purpose::SessionCookie => &self.session,
+            Purpose::LoginCookie => &self.login,
+            Purpose::SignOutCookie => &self.sign_out,
+        }
+    }
+
+    /// The cipher for the one record that has this salt: random nonces under one key would come near
+    /// their limit of 2^32 in a big fleet.
+    pub(super) fn record(&self, salt: &[u8; 32]) -> Aes256Gcm {
+        cipher(&Zeroizing::new(expand(salt, &self.record[..], "record")))
+    }
+}
+
+fn cipher(key: &[u8; 32]) -> Aes256Gcm {
+    Aes256Gcm::new(key.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
+
+    use super::*;
+
+    /// Bytes that use both alphabets' own characters.
+    const BYTES: [u8; 32] = [
+        0xfb, 0xef, 0xbe, 0xff, 0x07, 0x11, 0x9c, 0x33, 0x4d, 0x88, 0xe0, 0x12, 0x5a, 0x6b, 0x90, 0xc1, 0xd2,
+        0x2f, 0x39, 0x74, 0xa5, 0x03, 0x1d, 0xb7, 0x66, 0xf8, 0x41, 0x9f, 0x0a, 0xcc, 0x58, 0xe6,
+    ];
+
+    fn parse(text: impl Into<String>) -> Result<Key, KeyError> {
+        Key::parse(&Secret::new(text.into()))
+    }
+
+    #[test]
+    fn a_key_reads_in_every_spelling_of_base64() {
+        let cases = [
+            ("standard", STANDARD.encode(BYTES)),
+            ("standard, unpadded", STANDARD_NO_PAD.encode(BYTES)),
+            ("url-safe", URL_SAFE.encode(BYTES)),
+            ("url-safe, unpadded", URL_SAFE_NO_PAD.encode(BYTES)),
+            ("white space around", format!(" \t{}\r\n", STANDARD.encode(BYTES))),
+        ];
+        for (name, text) in cases {
+            assert_eq!(parse(text).unwrap().secret.expose(), &BYTES, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_was_written_reads_back() {
+        let key = Key::from_bytes(BYTES);
+        let text = key.to_text();
+        assert!(text.expose().ends_with('\n'));
+        let read = Key::parse(&text).unwrap();
+        assert_eq!((read.id, read.secret.expose()), (key.id, key.secret.expose()));
+    }
+
+    #[test]
+    fn what_is_no_key_is_malformed() {
+        let good = STANDARD.encode(BYTES);
+        let cases = [
+            ("empty", String::new()),
+            ("white space", " \n".to_owned()),
+            ("31 bytes", STANDARD.encode(&BYTES[1..])),
+            ("33 bytes", STANDARD.encode([&BYTES[..], &[1]].concat())),
+            ("64 bytes", STANDARD.encode([BYTES, BYTES].concat())),
+            ("hex", "fbefbeff07119c334d88e0125a6b90c1d22f3974a5031db766f8419f0acc58e6".to_owned()),
+            ("a phrase", "correct horse battery staple".to_owned()),
+            ("white space within", format!("{} {}", &good[..10], &good[10..])),
+            ("both alphabets", good.replacen('+', "-", 1)),
+            ("bits after the end", STANDARD_NO_PAD.encode(BYTES).replace("OY", "OZ")),
+            ("two lines", format!("{good}\n{good}\n")),
+            ("very long", "A".repeat(1 << 20)),
+        ];
+        assert!(good.contains('+') && good.matches(['+', '/']).count() > 1 && good.ends_with('='));
+        for (name, text) in cases {
+            assert_eq!(parse(text).err(), Some(KeyError::Malformed), "{name}");
+        }
+    }
+
+    #[test]
+    fn keys_that_nobody_drew_at_random_are_refused() {
+        let sixteen: Vec<u8> = BYTES.iter().take(15).chain(BYTES.iter().take(15)).copied().collect();
+        let cases: [(&str, Vec<u8>); 6] = [
+            ("zeros", vec![0; 32]),
+            ("all alike", vec![0xa7; 32]),
+            ("two values in turn", [0x13, 0xee].repeat(16)),
+            ("fifteen different bytes", [&sixteen[..], &BYTES[..2]].concat()),
+            ("a sequence", (100..132).collect()),
+            ("a pass phrase", b"Tr0ub4dor&3-Zq9!pLx7Wm2@Ky5#Hn8u".to_vec()),
+        ];
+        for (name, bytes) in cases {
+            assert_eq!(bytes.len(), 32, "{name}");
+            assert_eq!(parse(STANDARD.encode(bytes)).err(), Some(KeyError::Weak), "{name}");
+        }
+    }
+
+    #[test]
+    fn random_keys_are_never_weak() {
+        for _ in 0..1000 {
+            assert!(!is_weak(&crate::random::random_bytes().unwrap()));
+        }
+    }
+
+    #[test]
+    fn a_ring_needs_keys_that_differ() {
+        let (one, two) = (Key::from_bytes(BYTES), Key::from_bytes([7; 32]));
+        assert_eq!(KeyRing::new(vec![]).err(), Some(KeyError::Empty));
+        let twice = vec![one.clone(), two.clone(), one.clone()];
+        assert_eq!(KeyRing::new(twice).err(), Some(KeyError::Duplicate));
+        assert!(KeyRing::new(vec![one, two]).is_ok());
+    }
+
+    #[test]
+    fn the_first_key_is_the_one_that_seals_and_all_are_found() {
+        let keys: Vec<Key> = (0..3).map(|byte| Key::from_bytes([byte; 32])).collect();
+        let ring = KeyRing::new(keys.clone()).unwrap();
+        assert_eq!(ring.sealing().id(), keys[0].id);
+        let found: Vec<_> = keys.iter().map(|key| ring.find(key.id).map(|(_, older)| older)).collect();
+        assert_eq!(found, [Some(false), Some(true), Some(true)]);
+        assert!(ring.find(Key::from_bytes(BYTES).id).is_none());
+    }
+
+    #[test]
+    fn every_use_of_a_secret_has_bytes_of_its_own() {
+        let labels = ["key id", "session cookie", "login cookie", "sign-out cookie", "records"];
+        let mut derived: Vec<[u8; 4]> = labels.iter().map(|label| derive(&BYTES, label)).collect();
+        derived.sort_unstable();
+        derived.dedup();
+        assert_eq!(derived.len(), labels.len());
+    }
+
+    #[test]
+    fn nothing_of_a_secret_is_printed() {
+        let key = Key::from_bytes(BYTES);
+        assert_eq!(format!("{key:?}"), format!("Key {{ id: {:?}, secret: [redacted] }}", key.id));
+        assert_eq!(format!("{:?}", key.to_text()), "[redacted]");
+        assert_eq!(format!("{:?}", KeyRing::new(vec![key]).unwrap()), "KeyRing(1 keys)");
     }
 }
