@@ -1,34 +1,72 @@
-//! The URLs that the gateway answers itself: one URL, one file, one row of THE TABLE.
+//! The URLs that the gateway answers itself: one URL, one file, one row of [`TABLE`].
 
-use bytes::Bytes;
+mod callback;
+mod sign_in;
+mod sign_out;
+mod signed_out;
+mod start;
+mod userinfo;
 
-use crate::gateway::{Gateway, Paths};
+use http::Method;
+use http::header::{ALLOW, HeaderValue, SET_COOKIE};
+
+use crate::gateway::{Gateway, Paths, Refusal, SetCookies};
+use crate::route::Site;
 use crate::web::{Reply, Request, Target};
 
 /// A row of the table.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Path below the prefix.
+    /// Path below the prefix; also its name in logs.
     pub name: &'static str,
-    /// The most bytes of body that it reads; 0: none is read.
+    /// The methods that it takes, as the `Allow` field of a 405.
+    pub methods: &'static str,
+    /// The most bytes of body that are read (and, so far, ignored); 0: none.
     pub max_body_bytes: usize,
+    handler: Handler,
 }
 
-/// The endpoint at a target below the prefix. A path below the prefix that is no endpoint is `Some`
-/// too: it is answered with 404 and never reaches an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handler {
+    Start,
+    Callback,
+    SignIn,
+    SignOut,
+    SignedOut,
+    Userinfo,
+    Nothing,
+}
+
+const fn row(name: &'static str, methods: &'static str, max_body_bytes: usize, handler: Handler) -> Endpoint {
+    Endpoint { name, methods, max_body_bytes, handler }
+}
+
+/// A sign-out form has no fields; what a browser or an old snippet adds is read and ignored.
+const FORM: usize = 4096;
+
+/// THE TABLE.
+pub static TABLE: &[Endpoint] = &[
+    row("start", "GET", 0, Handler::Start),
+    row("callback", "GET", 0, Handler::Callback),
+    row("sign_in", "GET, HEAD", 0, Handler::SignIn),
+    row("sign_out", "GET, POST", FORM, Handler::SignOut),
+    row("signed_out", "GET, HEAD", 0, Handler::SignedOut),
+    row("userinfo", "GET", 0, Handler::Userinfo),
+];
+
+/// What stands at every other path below the prefix: nothing, and no upstream either.
+static NOTHING: Endpoint = row("", "GET, HEAD, POST", 0, Handler::Nothing);
+
+/// The endpoint at a target below the prefix; `None` for a target that is not below it.
 #[must_use]
 pub fn find(paths: &Paths, target: &Target) -> Option<&'static Endpoint> {
-    todo!()
-}
-
-/// Answers a request to an endpoint. `body` is what was read, at most `max_body_bytes`.
-pub async fn answer(
-    endpoint: &'static Endpoint,
-    gateway: &Gateway,
-    request: &Request<'_>,
-    body: Bytes,
-) -> Answer {
-    todo!()
+    if target.path() == paths.prefix() {
+        return Some(&NOTHING);
+    }
+    let below = paths.below(target.path())?;
+    // Only the callback has paths of its own below it: one for each provider (AR-7).
+    let name = if below.starts_with("callback/") { "callback" } else { below };
+    Some(TABLE.iter().find(|endpoint| endpoint.name == name).unwrap_or(&NOTHING))
 }
 
 /// An endpoint's answer, with what the access event says of it.
@@ -36,6 +74,106 @@ pub async fn answer(
 pub struct Answer {
     /// The reply, its `Set-Cookie` fields included.
     pub reply: Reply,
-    /// The refusal's code, if it was one.
-    pub refusal: Option<&'static str>,
+    /// The refusal, if it was one.
+    pub refusal: Option<Refusal>,
+}
+
+/// Answers a request to an endpoint. Its body, if it may have one, has been read and dropped.
+pub async fn answer(endpoint: &'static Endpoint, gateway: &Gateway, request: &Request<'_>) -> Answer {
+    let mut cookies = SetCookies::default();
+    let (mut reply, refusal) = match run(endpoint, gateway, request, &mut cookies).await {
+        Ok(reply) => (reply, None),
+        Err(refusal) => (refuse(endpoint, gateway, request, refusal), Some(refusal)),
+    };
+    for cookie in cookies.0 {
+        reply.headers.append(SET_COOKIE, cookie);
+    }
+    Answer { reply, refusal }
+}
+
+async fn run(
+    endpoint: &Endpoint,
+    gateway: &Gateway,
+    request: &Request<'_>,
+    cookies: &mut SetCookies,
+) -> Result<Reply, Refusal> {
+    let site = gateway.site(request).ok_or(Refusal::UnknownHost)?;
+    if !endpoint.takes(request.method) {
+        return Err(Refusal::MethodNotAllowed);
+    }
+    let call = Call { gateway, request, site: &site };
+    match endpoint.handler {
+        Handler::Start => start::answer(&call, cookies).await,
+        Handler::Callback => callback::answer(&call, cookies).await,
+        Handler::SignIn => sign_in::answer(&call),
+        Handler::SignOut => sign_out::answer(&call, cookies).await,
+        Handler::SignedOut => Ok(signed_out::answer(&call, cookies)),
+        Handler::Userinfo => userinfo::answer(&call).await,
+        Handler::Nothing => Err(Refusal::NoRoute),
+    }
+}
+
+fn refuse(endpoint: &Endpoint, gateway: &Gateway, request: &Request<'_>, refusal: Refusal) -> Reply {
+    match (refusal, gateway.site(request)) {
+        // An endpoint never redirects to sign-in: it would come back to itself.
+        (Refusal::SignInRequired(why), Some(site)) => gateway.unauthorized(request, &site, why),
+        (Refusal::MethodNotAllowed, _) => {
+            gateway.render(request, refusal).with_header(ALLOW, HeaderValue::from_static(endpoint.methods))
+        }
+        (Refusal::CrossSite, _) => sign_out::confirmation(gateway, request),
+        _ => gateway.render(request, refusal),
+    }
+}
+
+impl Endpoint {
+    fn takes(&self, method: &Method) -> bool {
+        self.methods.split(", ").any(|name| name == method.as_str())
+    }
+}
+
+/// One call of an endpoint.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    gateway: &'a Gateway,
+    request: &'a Request<'a>,
+    site: &'a Site,
+}
+
+impl Call<'_> {
+    /// A parameter of the query, decoded; the first of several.
+    fn parameter(&self, name: &str) -> Option<String> {
+        let query = self.request.target.query()?;
+        url::form_urlencoded::parse(query.as_bytes())
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name_at(path: &str) -> Option<&'static str> {
+        let target = Target::parse(path.as_bytes()).unwrap();
+        find(&Paths::new("/oauth2"), &target).map(|endpoint| endpoint.name)
+    }
+
+    #[test]
+    fn a_path_below_the_prefix_is_an_endpoint_or_nothing_and_never_an_upstreams() {
+        let cases = [
+            ("/oauth2/start?rd=/x", Some("start")),
+            ("/oauth2/callback", Some("callback")),
+            ("/oauth2/callback/main", Some("callback")),
+            ("/oauth2/userinfo", Some("userinfo")),
+            ("/oauth2/start/x", Some("")),
+            ("/oauth2/", Some("")),
+            ("/oauth2", Some("")),
+            ("/oauth2/unknown", Some("")),
+            ("/oauth2x/start", None),
+            ("/", None),
+        ];
+        for (path, wanted) in cases {
+            assert_eq!(name_at(path), wanted, "{path}");
+        }
+    }
 }

@@ -61,7 +61,7 @@ impl Gateway {
     }
 
     /// AR-9: 401 without redirect and without a cookie, for whoever can't follow a login.
-    fn unauthorized(&self, request: &Request<'_>, site: &Site, why: Why) -> Reply {
+    pub(crate) fn unauthorized(&self, request: &Request<'_>, site: &Site, why: Why) -> Reply {
         let row = Refusal::SignInRequired(why).row();
         let mut body = refusal::json(&row, &request.id.to_string());
         body["sign_in_url"] = self.settings.paths.of("start").into();

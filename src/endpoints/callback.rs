@@ -1,0 +1,249 @@
+//! `GET callback` and `GET callback/PROVIDER`: the provider's answer in the browser.
+
+use super::Call;
+use crate::gateway::sessions::BeginError;
+use crate::gateway::{Refusal, SetCookies};
+use crate::identity::Identity;
+use crate::idp::{Provider, SignInError, SignedIn};
+use crate::oidc::authorize::LoginAttempt;
+use crate::oidc::callback::{self, ATTEMPT_LIFETIME, CallbackError, Outcome, Params};
+use crate::oidc::exchange::ExchangeError;
+use crate::session::seal::seal_cookie;
+use crate::session::{Purpose, Session, SessionId};
+use crate::store::{StoreError, StoreKey};
+use crate::web::Reply;
+use crate::web::cookie::{self, Found};
+
+/// A failed sign-in: the refusal for the person, the detail for the log.
+struct Failure {
+    refusal: Refusal,
+    detail: String,
+}
+
+/// Completes a sign-in. Order (CB-3): shape, cookie, state, path, age, issuer; then the state is spent;
+/// only then the provider is called.
+pub(super) async fn answer(call: &Call<'_>, cookies: &mut SetCookies) -> Result<Reply, Refusal> {
+    if call.request.is_prefetch() {
+        // CB-4: a guess of the browser does not spend the attempt.
+        return Err(Refusal::BadRequest);
+    }
+    let provider = provider(call).ok_or(Refusal::NoRoute)?;
+    match complete(call, provider, cookies).await {
+        Ok(reply) => Ok(reply),
+        Err(Failure { refusal, detail }) => {
+            let (request, id) = (call.request, &provider.settings().id.0);
+            let events = &call.gateway.shared().events;
+            events.sign_in_failed(
+                &request.id,
+                id,
+                refusal.code(),
+                &detail,
+                request.client,
+                request.user_agent(),
+            );
+            Err(refusal)
+        }
+    }
+}
+
+/// AR-7: the provider whose callback path this is.
+fn provider<'a>(call: &Call<'a>) -> Option<&'a Provider> {
+    let below = call.gateway.settings().paths.below(call.request.target.path())?;
+    let providers = &call.gateway.shared().providers;
+    providers.iter().find(|provider| *provider.settings().callback_path == *below).map(AsRef::as_ref)
+}
+
+async fn complete(call: &Call<'_>, provider: &Provider, cookies: &mut SetCookies) -> Result<Reply, Failure> {
+    let params = callback::parse(call.request.target.query().unwrap_or_default())?;
+    let (attempt, cookie_name) = find_attempt(call, &params)?;
+    check(call, provider, &params, &attempt).await?;
+    // From here on the attempt is spent, whatever comes of it.
+    cookies.delete(&cookie_name, call.site);
+    if !spend(call, &attempt).await? {
+        return replayed(call, &attempt).await;
+    }
+    let code = match &params.outcome {
+        Outcome::Code(code) => code,
+        Outcome::Error { error, description } => return Err(denied(error, description)),
+    };
+    let signed_in = provider.complete(&attempt, code).await?;
+    let (id, user) = begin_session(call, provider, &attempt, signed_in).await?;
+    set_cookie(call, &id, cookies)?;
+    let (request, events) = (call.request, &call.gateway.shared().events);
+    events.signed_in(&request.id, &attempt.provider.0, &user, request.client, request.user_agent());
+    call.gateway.redirect(attempt.return_to.as_str()).map_err(Failure::from)
+}
+
+fn find_attempt(call: &Call<'_>, params: &Params) -> Result<(LoginAttempt, String), Failure> {
+    let name = call.site.cookies.login(params.state.expose());
+    let value = match cookie::find(call.request.headers, &name) {
+        Found::One(value) => value,
+        Found::Absent => return Err(failure(Refusal::LoginCookieMissing, "no login cookie for this state")),
+        Found::Several => {
+            return Err(failure(Refusal::LoginStateMismatch, "several login cookies for one state"));
+        }
+    };
+    match call.gateway.open_attempt(&name, value, call.site) {
+        Some(attempt) => Ok((attempt, name)),
+        None => Err(failure(Refusal::LoginStateMismatch, "the login cookie does not open")),
+    }
+}
+
+/// Everything that is checked before any call to the provider.
+async fn check(
+    call: &Call<'_>,
+    provider: &Provider,
+    params: &Params,
+    attempt: &LoginAttempt,
+) -> Result<(), Failure> {
+    let settings = provider.settings();
+    let same_client = attempt.provider == settings.id
+        && attempt.issuer == settings.issuer
+        && attempt.client_id == settings.client_id;
+    if !same_client {
+        return Err(failure(Refusal::LoginStateMismatch, "the attempt is for another provider or client"));
+    }
+    let here = call.gateway.url(call.site, &settings.callback_path)?;
+    let now = call.gateway.shared().clock.now();
+    callback::check(params, attempt, here.as_str(), false, now)?;
+    // Whether `iss` is needed is known only from the metadata, which may have to be fetched after a
+    // restart: not before all that needs no call has passed.
+    let metadata = provider.metadata().await.map_err(SignInError::from)?;
+    Ok(callback::check(params, attempt, here.as_str(), metadata.iss_parameter_supported, now)?)
+}
+
+/// CB-4: of any number of callbacks with one state, one gets `true`.
+async fn spend(call: &Call<'_>, attempt: &LoginAttempt) -> Result<bool, Failure> {
+    let key = StoreKey::derive("spent state", &[attempt.state.expose().as_bytes()]);
+    // As long as the attempt could still be accepted, and as long again for clocks that differ.
+    Ok(call.gateway.shared().store.put_once(key, ATTEMPT_LIFETIME * 2).await?)
+}
+
+/// The second use of a callback: on to the page where a session lives already.
+async fn replayed(call: &Call<'_>, attempt: &LoginAttempt) -> Result<Reply, Failure> {
+    match call.gateway.session(call.site, call.request).await? {
+        Ok(_) => Ok(call.gateway.redirect(attempt.return_to.as_str())?),
+        Err(_) => Err(failure(Refusal::LoginReplayed, "the state was used before")),
+    }
+}
+
+fn denied(error: &str, description: &str) -> Failure {
+    let refusal = match error {
+        "temporarily_unavailable" | "server_error" => Refusal::ProviderUnavailable,
+        _ => Refusal::LoginDenied,
+    };
+    Failure { refusal, detail: format!("the provider answered {error}: {description}") }
+}
+
+/// Stores the session under a new id; the one that the browser showed ends (CB-12).
+async fn begin_session(
+    call: &Call<'_>,
+    provider: &Provider,
+    attempt: &LoginAttempt,
+    signed_in: SignedIn,
+) -> Result<(SessionId, String), Failure> {
+    let (gateway, reading) = (call.gateway, &call.gateway.settings().reading);
+    let identity = Identity::from_claims(&signed_in.claims, &reading.claim_paths)
+        .map_err(|error| failure(Refusal::LoginFailed, &error.to_string()))?;
+    let session = new_session(call, provider, attempt, signed_in, &identity)?;
+    let sessions = &gateway.shared().sessions;
+    if let Ok(old) = gateway.session_id(call.site, call.request) {
+        sessions.end(StoreKey(old.store_key())).await?;
+    }
+    let begun = sessions.begin(&session, &reading.limits).await;
+    let id =
+        begun.map_err(|error| Failure { refusal: Refusal::StoreUnavailable, detail: error.to_string() })?;
+    Ok((id, identity.user.to_string()))
+}
+
+fn new_session(
+    call: &Call<'_>,
+    provider: &Provider,
+    attempt: &LoginAttempt,
+    signed_in: SignedIn,
+    identity: &Identity,
+) -> Result<Session, Failure> {
+    let now = call.gateway.shared().clock.now();
+    let sid =
+        signed_in.claims.string("sid").map_err(|error| failure(Refusal::LoginFailed, &error.to_string()))?;
+    Ok(Session {
+        provider: provider.settings().id.clone(),
+        issuer: attempt.issuer.clone(),
+        subject: identity.subject.clone(),
+        sid: sid.map(Into::into),
+        host: call.site.name.clone(),
+        access_expires_at: signed_in.access_expires_at,
+        id_token: signed_in.tokens.id_token,
+        access_token: signed_in.tokens.access_token,
+        refresh_token: signed_in.tokens.refresh_token,
+        created_at: now,
+        last_seen: now,
+        client: Some(call.request.client),
+        user_agent: call.request.user_agent().map(Into::into),
+        claims: signed_in.claims,
+    })
+}
+
+fn set_cookie(call: &Call<'_>, id: &SessionId, cookies: &mut SetCookies) -> Result<(), Failure> {
+    let (site, gateway) = (call.site, call.gateway);
+    let name = site.cookies.session();
+    let value = seal_cookie(&gateway.shared().keys, Purpose::SessionCookie, name, &site.name, id.expose())
+        .map_err(|error| Failure::from(gateway.internal(call.request, &error)))?;
+    // The browser forgets the cookie when the session is over at the latest; the server decides (SC-10).
+    let max_age = gateway.settings().reading.limits.max_lifetime;
+    cookies.0.push(cookie::set(name, &value, site.cookies.secure(), Some(max_age)));
+    Ok(())
+}
+
+fn failure(refusal: Refusal, detail: &str) -> Failure {
+    Failure { refusal, detail: detail.to_owned() }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, detail: refusal.code().to_owned() }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self { refusal: Refusal::StoreUnavailable, detail: error.to_string() }
+    }
+}
+
+impl From<BeginError> for Failure {
+    fn from(error: BeginError) -> Self {
+        let refusal = match error {
+            BeginError::Store(_) => Refusal::StoreUnavailable,
+            BeginError::Seal(_) | BeginError::Random(_) => Refusal::Internal,
+        };
+        Self { refusal, detail: error.to_string() }
+    }
+}
+
+impl From<CallbackError> for Failure {
+    fn from(error: CallbackError) -> Self {
+        let refusal = match error {
+            CallbackError::Malformed(_) => Refusal::LoginMalformed,
+            CallbackError::Expired => Refusal::LoginExpired,
+            CallbackError::StateMismatch | CallbackError::IssuerMismatch | CallbackError::WrongCallback => {
+                Refusal::LoginStateMismatch
+            }
+        };
+        Self { refusal, detail: error.to_string() }
+    }
+}
+
+impl From<SignInError> for Failure {
+    fn from(error: SignInError) -> Self {
+        let refusal = match &error {
+            SignInError::Unavailable(_) | SignInError::Exchange(ExchangeError::Unavailable { .. }) => {
+                Refusal::ProviderUnavailable
+            }
+            SignInError::Exchange(_) | SignInError::IdToken(_) | SignInError::Userinfo(_) => {
+                Refusal::LoginFailed
+            }
+        };
+        Self { refusal, detail: error.to_string() }
+    }
+}

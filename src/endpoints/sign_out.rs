@@ -1,0 +1,119 @@
+//! `POST sign_out`, or `GET` from the same site: ends the session here, then at the provider.
+
+use std::time::Duration;
+
+use super::Call;
+use crate::gateway::refusal::{Action, render_with};
+use crate::gateway::{Gateway, Refusal, SetCookies};
+use crate::idp::Provider;
+use crate::oidc::end_session;
+use crate::random::random_token;
+use crate::secret::Secret;
+use crate::session::seal::seal_cookie;
+use crate::session::{Purpose, Session};
+use crate::store::StoreKey;
+use crate::web::{Reply, Request, cookie};
+
+/// How long the provider may take with the person before the return is no longer recognised.
+const RETURN_LIFETIME: Duration = Duration::from_secs(600);
+
+/// Ends the session in the store first (RL-1), then the cookies, then at the provider. An outage of the store ends
+/// nothing and says so: a person must not believe to be signed out who is not.
+pub(super) async fn answer(call: &Call<'_>, cookies: &mut SetCookies) -> Result<Reply, Refusal> {
+    if !call.request.is_from_own_site(&origin(call)) {
+        return Err(Refusal::CrossSite);
+    }
+    let ended = end(call).await?;
+    delete_cookies(call, cookies);
+    let Some(session) = ended else { return done(call) };
+    match provider_of(call, &session) {
+        Some(provider) => leave(call, provider, &session, cookies).await,
+        None => done(call),
+    }
+}
+
+/// CS-2: the page for a sign-out that another site asked for, with a button to mean it.
+pub(super) fn confirmation(gateway: &Gateway, request: &Request<'_>) -> Reply {
+    let href = gateway.settings().paths.of("sign_out");
+    let action = Action { label: "Sign out", href: &href };
+    render_with(Refusal::CrossSite, request, gateway.settings().demo, Some(action))
+}
+
+fn origin(call: &Call<'_>) -> String {
+    call.site.public_url.origin().ascii_serialization()
+}
+
+/// Ends the session that the cookie names; `None` where there was none.
+async fn end(call: &Call<'_>) -> Result<Option<Session>, Refusal> {
+    let Ok(id) = call.gateway.session_id(call.site, call.request) else { return Ok(None) };
+    let key = StoreKey(id.store_key());
+    let sessions = &call.gateway.shared().sessions;
+    let session = sessions.read(key).await?;
+    sessions.end(key).await?;
+    Ok(session.filter(|session| *session.host == *call.site.name))
+}
+
+/// Deletes the session cookie and every login attempt that the browser sent.
+fn delete_cookies(call: &Call<'_>, cookies: &mut SetCookies) {
+    let names = &call.site.cookies;
+    cookies.delete(names.session(), call.site);
+    let mut attempts: Vec<&str> = cookie::pairs(call.request.headers)
+        .filter_map(|(name, _)| std::str::from_utf8(name).ok())
+        .filter(|name| name.starts_with(names.login_prefix()))
+        .collect();
+    attempts.sort_unstable();
+    attempts.dedup();
+    for name in attempts {
+        cookies.delete(name, call.site);
+    }
+}
+
+fn provider_of<'a>(call: &Call<'a>, session: &Session) -> Option<&'a Provider> {
+    let providers = &call.gateway.shared().providers;
+    let provider = providers.iter().find(|provider| {
+        provider.settings().id == session.provider && provider.settings().issuer == session.issuer
+    })?;
+    // RL-2: a provider that is down never holds up the local sign-out.
+    provider.is_up().then_some(provider)
+}
+
+/// On to the provider's `end_session_endpoint`, where it has one.
+async fn leave(
+    call: &Call<'_>,
+    provider: &Provider,
+    session: &Session,
+    cookies: &mut SetCookies,
+) -> Result<Reply, Refusal> {
+    let metadata = provider.metadata().await.ok();
+    let Some(endpoint) = metadata.as_ref().and_then(|metadata| metadata.end_session_endpoint.as_ref()) else {
+        note(call, session, "local");
+        return done(call);
+    };
+    let state =
+        Secret::new(random_token::<16>().map_err(|error| call.gateway.internal(call.request, &error))?);
+    remember(call, &state, cookies)?;
+    let back = call.gateway.url(call.site, "signed_out")?;
+    let client_id = &provider.settings().client_id;
+    let url = end_session::url(endpoint, &session.id_token, client_id, &back, state.expose());
+    note(call, session, "provider");
+    call.gateway.redirect(url.as_str())
+}
+
+fn remember(call: &Call<'_>, state: &Secret<String>, cookies: &mut SetCookies) -> Result<(), Refusal> {
+    let (name, site) = (call.site.cookies.sign_out(), call.site);
+    let keys = &call.gateway.shared().keys;
+    let value = seal_cookie(keys, Purpose::SignOutCookie, name, &site.name, state.expose().as_bytes())
+        .map_err(|error| call.gateway.internal(call.request, &error))?;
+    cookies.0.push(cookie::set(name, &value, site.cookies.secure(), Some(RETURN_LIFETIME)));
+    Ok(())
+}
+
+/// Nothing to do at a provider: on to the page.
+fn done(call: &Call<'_>) -> Result<Reply, Refusal> {
+    call.gateway.redirect(&call.gateway.settings().paths.of("signed_out"))
+}
+
+fn note(call: &Call<'_>, session: &Session, kind: &'static str) {
+    let events = &call.gateway.shared().events;
+    events.signed_out(&call.request.id, &session.provider.0, &session.subject, kind, call.request.client);
+}
