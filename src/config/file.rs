@@ -1,1 +1,238 @@
-//! The file as written (serde).
+//! The file as written: one struct for each table, one field for each key.
+//!
+//! A key that is added here is not read by anybody until its check takes it: the checks take the
+//! structs apart field by field, so that the compiler asks for it.
+
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::problem::{Place, Problems};
+use super::read::{Field, Named, Read as _, SecretRef, Size, section};
+
+/// A list of `T`, each element with its own place.
+pub(super) type List<T> = Vec<Field<T>>;
+
+section! {
+    /// The whole file.
+    struct File {
+        /// Where the disk store and generated keys are.
+        data_dir: String,
+        /// Where the gateway's own endpoints are.
+        endpoint_prefix: String,
+        /// Where it listens.
+        listener: List<Listener>,
+        /// Who signs people in.
+        provider: List<Provider>,
+        /// Public URLs of hosts.
+        host: List<Host>,
+        /// Sessions.
+        session: Session,
+        /// Where the identity is in the claims.
+        identity: Identity,
+        /// The identity headers.
+        headers: Headers,
+        /// Which application.
+        route: List<Route>,
+        /// Connections and shutdown.
+        server: Server,
+        /// The admin listener.
+        admin: Admin,
+        /// The log.
+        log: Log,
+    }
+
+    /// `[[listener]]`.
+    struct Listener {
+        /// Address and port.
+        address: String,
+        /// With TLS of its own.
+        tls: Tls,
+    }
+
+    /// `tls = { … }` of a listener.
+    struct Tls {
+        /// The chain, PEM.
+        certificate: String,
+        /// Its private key, PEM.
+        key: String,
+    }
+
+    /// `[[provider]]`.
+    struct Provider {
+        /// Its name in paths and logs.
+        id: String,
+        /// What people read.
+        name: String,
+        /// The issuer identifier.
+        issuer: String,
+        /// The client identifier.
+        client_id: String,
+        /// The client secret.
+        client_secret: SecretRef,
+        /// How the client authenticates.
+        client_auth: String,
+        /// What is asked for.
+        scopes: List<String>,
+        /// Extra parameters of the authorization request.
+        authorization_params: Named<String>,
+        /// Accepted signature algorithms.
+        id_token_algorithms: List<String>,
+        /// Whether userinfo is asked.
+        userinfo: bool,
+        /// Tolerated clock skew.
+        leeway: Duration,
+        /// CA certificates that vouch for the provider.
+        ca_file: String,
+        /// The whole of one call.
+        timeout: Duration,
+    }
+
+    /// `[[host]]`.
+    struct Host {
+        /// The name, or `*.` and a name.
+        name: String,
+        /// What people's browsers open.
+        public_url: String,
+        /// Plain http on a host that is not loopback.
+        danger_insecure_http: bool,
+    }
+
+    /// `[session]`.
+    struct Session {
+        /// Where sessions live.
+        store: String,
+        /// Until an unused session ends.
+        idle_timeout: Duration,
+        /// Until any session ends.
+        max_lifetime: Duration,
+        /// The key ring.
+        keys: List<SecretRef>,
+        /// Memory for ready sessions.
+        cache_size: Size,
+    }
+
+    /// `[identity]`.
+    struct Identity {
+        /// The claim that is the user.
+        user: String,
+        /// The claim that is the e-mail address.
+        email: String,
+        /// The claim that is the name a person goes by.
+        preferred_username: String,
+        /// The claim that lists the groups.
+        groups: String,
+    }
+
+    /// `[headers]`.
+    struct Headers {
+        /// Sets of names that applications already read.
+        presets: List<String>,
+        /// Header name = claim path.
+        claims: Named<String>,
+    }
+
+    /// `[[route]]`.
+    struct Route {
+        /// Its name in logs.
+        name: String,
+        /// Which hosts.
+        host: String,
+        /// Which paths.
+        path: String,
+        /// Where to.
+        upstream: String,
+        /// CA certificates that vouch for the upstream.
+        ca_file: String,
+        /// Who may pass.
+        access: String,
+        /// Who of those that signed in.
+        require: Require,
+        /// The provider of this route's sign-ins.
+        provider: String,
+        /// What the upstream sees as `Host`.
+        host_header: String,
+        /// Whether the upstream gets the access token.
+        forward_access_token: bool,
+        /// Whether the upstream gets the client's `Authorization`.
+        forward_authorization: bool,
+        /// A connect, TCP and TLS.
+        connect_timeout: Duration,
+        /// Silence before and within an answer.
+        read_timeout: Duration,
+        /// Silence on a WebSocket.
+        idle_timeout: Duration,
+    }
+
+    /// `require = { … }` of a route.
+    struct Require {
+        /// Any of these groups.
+        groups: List<String>,
+    }
+
+    /// `[server]`.
+    struct Server {
+        /// Worker threads.
+        threads: usize,
+        /// Open client connections.
+        max_connections: usize,
+        /// First to last byte of a request head.
+        request_head_timeout: Duration,
+        /// TLS handshake.
+        tls_handshake_timeout: Duration,
+        /// Idle keep-alive.
+        keepalive_timeout: Duration,
+        /// Bytes of a request head.
+        max_request_head_size: Size,
+        /// Fields of a request head.
+        max_request_headers: usize,
+        /// Not ready, before the listeners close.
+        shutdown_delay: Duration,
+        /// For requests in flight after that.
+        shutdown_timeout: Duration,
+    }
+
+    /// `[admin]`.
+    struct Admin {
+        /// Address and port, or `off`.
+        address: String,
+    }
+
+    /// `[log]`.
+    struct Log {
+        /// The shape of lines.
+        format: String,
+        /// The least level that is written.
+        level: String,
+        /// Whether each request writes a line.
+        access: bool,
+    }
+}
+
+impl File {
+    /// Reads the text of a file; mistakes of its grammar and of its keys go to `problems`. Nothing is
+    /// read out of a text that is no TOML.
+    pub(super) fn parse(text: &str, problems: &mut Problems) -> Option<Self> {
+        let (root, errors) = DeTable::parse_recoverable(text);
+        for error in &errors {
+            let offset = error.span().map_or(0, |span| span.start);
+            problems.add(&Place { path: position(text, offset), offset }, error.message());
+        }
+        errors.is_empty().then(|| Self::from_entries(root.get_ref(), &Place::default(), problems))
+    }
+
+    /// Every key of the file: `route.require.groups`; free keys are given by their table.
+    pub(super) fn all_keys() -> Vec<String> {
+        let mut found = Vec::new();
+        Self::keys("", &mut found);
+        found
+    }
+}
+
+/// Line and column of a byte, both from 1, the column in characters.
+fn position(text: &str, offset: usize) -> String {
+    let before = text.get(..offset).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("line {line}, column {column}")
+}

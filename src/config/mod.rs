@@ -1,15 +1,28 @@
-//! The configuration: the file as written ([`file`]) -> checked, every problem told -> [`Settings`].
+//! The configuration: the file as written -> checked, every problem told -> [`Settings`].
+//!
+//! `file` says which keys there are, `read` takes them out of TOML one by one, `check` (pure) makes
+//! settings of them, `outside` reads secrets and certificates. Nothing here acts on the settings, and
+//! nothing prints a secret.
 
-pub mod file;
+mod check;
+mod file;
+mod outside;
+mod problem;
+mod read;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use check::Outside;
+
 use crate::gateway;
 use crate::idp::ProviderSettings;
+use crate::route::HostSettings;
 use crate::session::Key;
 use crate::telemetry::logging::LogSettings;
+
+pub use problem::{ConfigError, Problem};
 
 /// Everything a gateway runs on.
 #[derive(Debug)]
@@ -32,6 +45,8 @@ pub struct Settings {
     pub gateway: gateway::Settings,
     /// Connections and shutdown.
     pub server: ServerSettings,
+    /// Public URLs of hosts, as `gateway.hosts` was compiled from them.
+    pub hosts: Vec<HostSettings>,
     /// What is allowed but deserves a WARN at start, for example plain-http hosts.
     pub warnings: Vec<String>,
 }
@@ -87,36 +102,27 @@ pub struct ServerSettings {
     pub shutdown_timeout: Duration,
 }
 
-/// A problem of the file: where, what was found, what is wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// For example `route[2].upstream`.
-    pub path: String,
-    /// For example `"htp://app:80" is not an http or https URL`.
-    pub message: String,
-}
-
-/// A file that can't be used: all its problems.
-#[derive(Debug, thiserror::Error)]
-pub struct ConfigError {
-    /// The file's name as it was given.
-    pub file: String,
-    /// All problems, in the order of the file.
-    pub problems: Vec<Problem>,
-}
-
-impl std::fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        todo!()
-    }
-}
-
 /// Reads, checks and resolves a file (secret references included).
+///
+/// Relative paths in it start at its own directory.
 ///
 /// # Errors
 /// [`ConfigError`] with every problem.
 pub fn load(path: &Path) -> Result<Settings, ConfigError> {
-    todo!()
+    let base = path.parent().unwrap_or(Path::new(""));
+    let outside = Outside {
+        base,
+        state_directory: outside::state_directory(),
+        cores: outside::cores(),
+        secret: &|reference| outside::read_secret(base, outside::variable, reference),
+        key_pair: &outside::check_key_pair,
+        ca_file: &outside::check_ca_file,
+    };
+    let unreadable =
+        |error| vec![Problem { path: String::new(), message: format!("can't be read: {error}") }];
+    let text = outside::read_text(path).map_err(unreadable);
+    let settings = text.and_then(|text| check::check(&text, &outside));
+    settings.map_err(|problems| ConfigError { file: path.display().to_string(), problems })
 }
 
 /// `config.example.toml`, as shipped.

@@ -1,0 +1,145 @@
+//! `[[host]]` -> [`HostSettings`]: which URL people open. It never comes from a request (AR-5).
+
+use url::Url;
+
+use super::route::Checked;
+use super::{Check, all, rules};
+use crate::config::file::{self, List};
+use crate::config::problem::Told;
+use crate::config::read::Field;
+use crate::route::{HostPattern, HostSettings};
+
+/// The label that stands for the request's name in the public URL of a wildcard.
+const PLACEHOLDER: &str = "wildcard";
+
+impl Check<'_> {
+    /// The written hosts, and one at `https://NAME` for each other host of a route.
+    pub(super) fn hosts(
+        &mut self,
+        field: Field<List<file::Host>>,
+        routes: Option<&Checked>,
+    ) -> Result<Vec<HostSettings>, Told> {
+        let list = field.or(Vec::new())?;
+        let mut names = Vec::new();
+        let hosts = all(list.into_iter().map(|host| {
+            let host = host.element(&mut self.problems)?;
+            self.host(host, routes, &mut names)
+        }));
+        let mut hosts = hosts?;
+        for route in routes.into_iter().flat_map(|checked| &checked.routes) {
+            if route.host != HostPattern::Any && !hosts.iter().any(|host| covers(&host.pattern, &route.host))
+            {
+                let public_url = default_url(&route.host);
+                hosts.extend(
+                    public_url.map(|public_url| HostSettings { pattern: route.host.clone(), public_url }),
+                );
+            }
+        }
+        Ok(hosts)
+    }
+
+    fn host(
+        &mut self,
+        host: file::Host,
+        routes: Option<&Checked>,
+        names: &mut Vec<HostPattern>,
+    ) -> Result<HostSettings, Told> {
+        let file::Host { name, public_url, danger_insecure_http } = host;
+        let (name_place, danger_place) = (name.place.clone(), danger_insecure_http.place.clone());
+        let pattern = name
+            .check(&mut self.problems, pattern)
+            .check(&mut self.problems, |pattern| rules::once(pattern, names, "has a [[host]] already"))
+            .required(&mut self.problems, "a host name, or \"*.\" and a host name")?;
+        let danger = danger_insecure_http.or(false)?;
+        let written =
+            public_url.check(&mut self.problems, |text| public(&text, &pattern, danger)).optional()?;
+        let Some(public_url) = written.or_else(|| default_url(&pattern)) else {
+            return Err(self.problems.add(&name_place, "is a name that no URL can be made of"));
+        };
+        if danger && public_url.scheme() == "https" {
+            return Err(self.problems.add(&danger_place, "has no effect: the public URL is https"));
+        }
+        self.warn_if_unused(&pattern, routes);
+        self.warn_of_http(&pattern, &public_url);
+        Ok(HostSettings { pattern, public_url })
+    }
+
+    fn warn_if_unused(&mut self, pattern: &HostPattern, routes: Option<&Checked>) {
+        let Some(Checked { routes, .. }) = routes else { return };
+        let reaches = |host: &HostPattern| covers(host, pattern) || covers(pattern, host);
+        if !routes.iter().any(|route| reaches(&route.host)) {
+            self.warnings.push(format!("host {}: no route is for this host", shown(pattern)));
+        }
+    }
+
+    fn warn_of_http(&mut self, pattern: &HostPattern, url: &Url) {
+        if url.scheme() != "http" {
+            return;
+        }
+        let name = shown(pattern);
+        let cookies = "its cookies go without `Secure` and the `__Host-` prefix";
+        self.warnings.push(if rules::is_loopback(url) {
+            format!("host {name}: plain http on a loopback host, {cookies}")
+        } else {
+            format!(
+                "host {name}: danger_insecure_http: sessions can be read and stolen on the way, {cookies}"
+            )
+        });
+    }
+}
+
+/// The name of a `[[host]]`.
+fn pattern(text: String) -> Result<HostPattern, String> {
+    match HostPattern::parse(&text) {
+        Ok(HostPattern::Any) => Err("can't have a public URL; write a name, or \"*.\" and a name".to_owned()),
+        Ok(pattern) => Ok(pattern),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Whether every name that `narrow` matches is matched by `wide`.
+fn covers(wide: &HostPattern, narrow: &HostPattern) -> bool {
+    match (wide, narrow) {
+        (HostPattern::Any, _) => true,
+        (HostPattern::Exact(wide), HostPattern::Exact(narrow)) => wide == narrow,
+        (HostPattern::Wildcard(wide), HostPattern::Exact(narrow) | HostPattern::Wildcard(narrow)) => {
+            narrow.ends_with(&**wide)
+        }
+        (HostPattern::Exact(_), HostPattern::Wildcard(_)) | (_, HostPattern::Any) => false,
+    }
+}
+
+/// The host part of the pattern's public URL.
+fn url_host(pattern: &HostPattern) -> String {
+    match pattern {
+        HostPattern::Exact(name) => name.to_string(),
+        HostPattern::Wildcard(suffix) => format!("{PLACEHOLDER}{suffix}"),
+        HostPattern::Any => String::new(),
+    }
+}
+
+fn default_url(pattern: &HostPattern) -> Option<Url> {
+    Url::parse(&format!("https://{}/", url_host(pattern))).ok()
+}
+
+/// A public URL as written: of the pattern's own name, https unless it is loopback or danger is asked for.
+fn public(text: &str, pattern: &HostPattern, danger: bool) -> Result<Url, String> {
+    let url = rules::origin_url(&text.replacen("://*.", &format!("://{PLACEHOLDER}."), 1))?;
+    if url.host_str() != Some(&url_host(pattern)) {
+        return Err(format!("is not a URL of {}", shown(pattern)));
+    }
+    if url.scheme() == "http" && !danger && !rules::is_loopback(&url) {
+        let ways = "write https, or danger_insecure_http = true if nobody can listen on the way";
+        return Err(format!("is plain http on a host that is not loopback; {ways}"));
+    }
+    Ok(url)
+}
+
+/// A pattern as an operator writes it.
+fn shown(pattern: &HostPattern) -> String {
+    match pattern {
+        HostPattern::Exact(name) => name.to_string(),
+        HostPattern::Wildcard(suffix) => format!("*{suffix}"),
+        HostPattern::Any => "*".to_owned(),
+    }
+}

@@ -1,0 +1,339 @@
+//! The file as written -> [`Settings`], or every problem. Pure: what stands outside the file comes
+//! in as [`Outside`].
+
+mod headers;
+mod host;
+mod provider;
+mod route;
+mod rules;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::file::{self, File, List};
+use super::problem::{Problem, Problems, Told};
+use super::read::{Field, SecretRef, Size};
+use super::{ListenerSettings, ServerSettings, Settings, StoreKind, TlsSettings};
+use crate::gateway::{self, Paths};
+use crate::route::{HostTable, RouteTable};
+use crate::secret::Secret;
+use crate::session::{Key, KeyRing, Limits};
+use crate::telemetry::logging::{Format, Level, LogSettings};
+use rules::{between, one_of};
+
+/// Where the admin listener is if nothing is written.
+const ADMIN_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9321);
+const DATA_DIR: &str = "/var/lib/portcullis";
+const ENDPOINT_PREFIX: &str = "/oauth2";
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What the check asks of the world outside the file.
+pub(super) struct Outside<'a> {
+    /// The directory that relative paths start from: the file's own.
+    pub(super) base: &'a Path,
+    /// `$STATE_DIRECTORY`, the default of `data_dir`.
+    pub(super) state_directory: Option<PathBuf>,
+    /// Processor cores, the default of `server.threads`.
+    pub(super) cores: usize,
+    /// The contents of a secret, or a complaint that does not hold them.
+    pub(super) secret: &'a dyn Fn(&SecretRef) -> Result<Secret<String>, String>,
+    /// Whether certificate and key can be used together.
+    pub(super) key_pair: &'a dyn Fn(&TlsSettings) -> Result<(), KeyPairError>,
+    /// Whether a file holds CA certificates.
+    pub(super) ca_file: &'a dyn Fn(&Path) -> Result<(), String>,
+}
+
+/// Why certificate and key can't be used, as complaints about their paths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum KeyPairError {
+    /// The certificate's fault.
+    Certificate(String),
+    /// The key's fault, or it is not the certificate's.
+    Key(String),
+}
+
+/// The state of one check.
+struct Check<'a> {
+    outside: &'a Outside<'a>,
+    problems: Problems,
+    warnings: Vec<String>,
+}
+
+/// Reads and checks the text of a file.
+///
+/// # Errors
+/// Every problem, in the order of the file.
+pub(super) fn check(text: &str, outside: &Outside<'_>) -> Result<Settings, Vec<Problem>> {
+    let mut problems = Problems::default();
+    let file = File::parse(text, &mut problems);
+    let mut check = Check { outside, problems, warnings: Vec::new() };
+    match file.map(|file| check.file(file)) {
+        Some(Ok(settings)) if check.problems.is_empty() => Ok(settings),
+        _ => Err(check.problems.into_sorted()),
+    }
+}
+
+/// All values, or the proof that one of them was told to be wrong.
+fn all<T>(results: impl Iterator<Item = Result<T, Told>>) -> Result<Vec<T>, Told> {
+    // Every element is checked before the first wrong one ends it.
+    let results: Vec<_> = results.collect();
+    results.into_iter().collect()
+}
+
+impl Check<'_> {
+    fn file(&mut self, file: File) -> Result<Settings, Told> {
+        let File {
+            data_dir,
+            endpoint_prefix,
+            listener,
+            provider,
+            host,
+            session,
+            identity,
+            headers,
+            route,
+            server,
+            admin,
+            log,
+        } = file;
+        let data_dir = self.data_dir(data_dir);
+        let prefix = self.endpoint_prefix(endpoint_prefix);
+        let listeners = self.listeners(listener);
+        let provider_ids = provider::ids(&provider);
+        self.providers_where_needed(&provider, &route);
+        let providers = self.providers(provider);
+        let routes = self.routes(route, prefix.as_deref().ok(), &provider_ids);
+        let hosts = self.hosts(host, routes.as_ref().ok());
+        let session = self.session(session);
+        let claim_paths = self.identity(identity);
+        let headers = self.headers(headers);
+        let server = self.server(server);
+        let admin = self.admin(admin);
+        let log = self.log(log);
+
+        let (route::Checked { routes, upstreams }, hosts, session) = (routes?, hosts?, session?);
+        Ok(Settings {
+            listeners: listeners?,
+            admin: admin?,
+            log: log?,
+            data_dir: data_dir?,
+            store: session.store,
+            keys: session.keys,
+            providers: providers?,
+            gateway: gateway::Settings {
+                routes: RouteTable::new(routes, upstreams),
+                hosts: HostTable::new(&hosts),
+                headers: headers?,
+                claim_paths: claim_paths?,
+                limits: session.limits,
+                paths: Paths::new(&prefix?),
+                demo: false,
+                cache_bytes: session.cache_bytes,
+            },
+            server: server?,
+            hosts,
+            warnings: std::mem::take(&mut self.warnings),
+        })
+    }
+
+    /// A path of the file: relative ones start at the file's own directory.
+    fn path(&self, text: &str) -> PathBuf {
+        self.outside.base.join(text)
+    }
+
+    fn data_dir(&mut self, field: Field<String>) -> Result<PathBuf, Told> {
+        let default = self.outside.state_directory.clone().unwrap_or_else(|| DATA_DIR.into());
+        let written = field.check(&mut self.problems, rules::not_empty).optional()?;
+        Ok(written.map_or(default, |text| self.path(&text)))
+    }
+
+    fn endpoint_prefix(&mut self, field: Field<String>) -> Result<String, Told> {
+        field.check(&mut self.problems, rules::endpoint_prefix).or(ENDPOINT_PREFIX.to_owned())
+    }
+
+    fn listeners(&mut self, field: Field<List<file::Listener>>) -> Result<Vec<ListenerSettings>, Told> {
+        let wanted = "at least one [[listener]] with an address such as \"0.0.0.0:443\"";
+        let place = field.place.clone();
+        let list = field.required(&mut self.problems, wanted)?;
+        if list.is_empty() {
+            return Err(self.problems.add(&place, format!("is empty: {wanted}")));
+        }
+        let mut taken = Vec::new();
+        all(list.into_iter().map(|listener| {
+            let listener = listener.element(&mut self.problems)?;
+            self.listener(listener, &mut taken)
+        }))
+    }
+
+    fn listener(
+        &mut self,
+        listener: file::Listener,
+        taken: &mut Vec<SocketAddr>,
+    ) -> Result<ListenerSettings, Told> {
+        let file::Listener { address, tls } = listener;
+        let address = address
+            .check(&mut self.problems, rules::socket_address)
+            .check(&mut self.problems, |address| rules::once(address, taken, "is listed twice"))
+            .required(&mut self.problems, "address and port, such as \"0.0.0.0:443\"");
+        let tls = tls.optional().and_then(|tls| tls.map(|tls| self.tls(tls)).transpose());
+        Ok(ListenerSettings { address: address?, tls: tls? })
+    }
+
+    fn tls(&mut self, tls: file::Tls) -> Result<TlsSettings, Told> {
+        let file::Tls { certificate, key } = tls;
+        let (at_certificate, at_key) = (certificate.clone(), key.clone());
+        let certificate = certificate.required(&mut self.problems, "a PEM file with the certificate chain");
+        let key = key.required(&mut self.problems, "a PEM file with the certificate's private key");
+        let settings = TlsSettings { certificate: self.path(&certificate?), key: self.path(&key?) };
+        match (self.outside.key_pair)(&settings) {
+            Ok(()) => Ok(settings),
+            Err(KeyPairError::Certificate(complaint)) => {
+                Err(at_certificate.complain(&mut self.problems, complaint))
+            }
+            Err(KeyPairError::Key(complaint)) => Err(at_key.complain(&mut self.problems, complaint)),
+        }
+    }
+
+    fn session(&mut self, field: Field<file::Session>) -> Result<SessionSettings, Told> {
+        let file::Session { store, idle_timeout, max_lifetime, keys, cache_size } = field.or_empty()?;
+        let store = store.check(&mut self.problems, one_of(STORES)).or(StoreKind::default());
+        if store == Ok(StoreKind::Memory) {
+            self.warnings.push("session.store is \"memory\": a restart signs everybody out".to_owned());
+        }
+        let limits = self.limits(idle_timeout, max_lifetime);
+        let keys = self.keys(keys);
+        let cache = cache_size.check(&mut self.problems, between(Size(1 << 20), Size(usize::MAX)));
+        let cache_bytes = cache.or(Size(64 << 20)).map(|size| size.0 as u64);
+        Ok(SessionSettings { store: store?, limits: limits?, keys: keys?, cache_bytes: cache_bytes? })
+    }
+
+    fn limits(&mut self, idle: Field<Duration>, max: Field<Duration>) -> Result<Limits, Told> {
+        let range = between(SECOND, 400 * DAY);
+        let max_lifetime = max.check(&mut self.problems, &range).or(12 * HOUR);
+        let longest = max_lifetime.unwrap_or(400 * DAY);
+        let idle_timeout = idle
+            .check(&mut self.problems, &range)
+            .check(&mut self.problems, |idle| rules::at_most(idle, longest, "session.max_lifetime"))
+            .or(HOUR.min(longest));
+        Ok(Limits { idle_timeout: idle_timeout?, max_lifetime: max_lifetime? })
+    }
+
+    fn keys(&mut self, field: Field<List<SecretRef>>) -> Result<Vec<Key>, Told> {
+        let list = field.or(Vec::new())?;
+        let mut ring = Vec::new();
+        all(list.into_iter().map(|entry| self.key(entry, &mut ring)))
+    }
+
+    fn key(&mut self, entry: Field<SecretRef>, ring: &mut Vec<Key>) -> Result<Key, Told> {
+        let place = entry.place.clone();
+        let secret = self.secret(entry)?.ok_or_else(|| self.problems.add(&place, "is missing"))?;
+        let key = Key::parse(&secret).map_err(|error| self.problems.add(&place, error.to_string()))?;
+        ring.push(key.clone());
+        // The ring finds a key that is listed twice: at the second one.
+        match KeyRing::new(ring.clone()) {
+            Ok(_) => Ok(key),
+            Err(error) => {
+                ring.pop();
+                Err(self.problems.add(&place, error.to_string()))
+            }
+        }
+    }
+
+    /// The contents of a secret.
+    fn secret(&mut self, field: Field<SecretRef>) -> Result<Option<Secret<String>>, Told> {
+        let place = field.place.clone();
+        let Some(reference) = field.optional()? else { return Ok(None) };
+        match (self.outside.secret)(&reference) {
+            Ok(secret) => Ok(Some(secret)),
+            Err(complaint) => Err(self.problems.add(&place, complaint)),
+        }
+    }
+
+    fn ca_file(&mut self, field: Field<String>) -> Result<Option<PathBuf>, Told> {
+        let (base, usable) = (self.outside.base, self.outside.ca_file);
+        let rule = |text: String| {
+            let path = base.join(text);
+            usable(&path).map(|()| path)
+        };
+        field.check(&mut self.problems, rule).optional()
+    }
+
+    fn server(&mut self, field: Field<file::Server>) -> Result<ServerSettings, Told> {
+        let file::Server {
+            threads,
+            max_connections,
+            request_head_timeout,
+            tls_handshake_timeout,
+            keepalive_timeout,
+            max_request_head_size,
+            max_request_headers,
+            shutdown_delay,
+            shutdown_timeout,
+        } = field.or_empty()?;
+        let problems = &mut self.problems;
+        let short = between(SECOND / 10, 5 * MINUTE);
+        let threads = threads.check(problems, between(1, 1024)).or(self.outside.cores);
+        let max_connections = max_connections.check(problems, between(1, 1_000_000)).or(10_000);
+        let head_timeout = request_head_timeout.check(problems, &short).or(10 * SECOND);
+        let handshake_timeout = tls_handshake_timeout.check(problems, &short).or(10 * SECOND);
+        let keepalive = keepalive_timeout.check(problems, between(SECOND, HOUR)).or(MINUTE);
+        // Pingora's own limits are 1 MiB and 256 fields; beyond them ours would say nothing.
+        let head_size = max_request_head_size.check(problems, between(Size(1 << 10), Size(1 << 20)));
+        let max_headers = max_request_headers.check(problems, between(10, 256)).or(100);
+        let delay = shutdown_delay.check(problems, between(Duration::ZERO, HOUR)).or(Duration::ZERO);
+        let shutdown = shutdown_timeout.check(problems, between(Duration::ZERO, HOUR)).or(30 * SECOND);
+        Ok(ServerSettings {
+            threads: threads?,
+            max_connections: max_connections?,
+            request_head_timeout: head_timeout?,
+            tls_handshake_timeout: handshake_timeout?,
+            keepalive_timeout: keepalive?,
+            max_request_head_bytes: head_size.or(Size(32 << 10))?.0,
+            max_request_headers: max_headers?,
+            shutdown_delay: delay?,
+            shutdown_timeout: shutdown?,
+        })
+    }
+
+    fn admin(&mut self, field: Field<file::Admin>) -> Result<Option<SocketAddr>, Told> {
+        let file::Admin { address } = field.or_empty()?;
+        let address = address.check(&mut self.problems, rules::address_or_off).or(Some(ADMIN_ADDRESS))?;
+        if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
+            self.warnings.push(format!("admin.address {address} can be reached from other machines"));
+        }
+        Ok(address)
+    }
+
+    fn log(&mut self, field: Field<file::Log>) -> Result<LogSettings, Told> {
+        let file::Log { format, level, access } = field.or_empty()?;
+        let format = format.check(&mut self.problems, one_of(FORMATS)).or(Format::default());
+        let level = level.check(&mut self.problems, one_of(LEVELS)).or(Level::default());
+        Ok(LogSettings { format: format?, level: level?, access: access.or(true)? })
+    }
+}
+
+/// What `[session]` says.
+struct SessionSettings {
+    store: StoreKind,
+    limits: Limits,
+    keys: Vec<Key>,
+    cache_bytes: u64,
+}
+
+const STORES: &[(&str, StoreKind)] = &[("disk", StoreKind::Disk), ("memory", StoreKind::Memory)];
+
+const FORMATS: &[(&str, Format)] =
+    &[("auto", Format::Auto), ("json", Format::Json), ("human", Format::Human)];
+
+const LEVELS: &[(&str, Level)] = &[
+    ("error", Level::Error),
+    ("warn", Level::Warn),
+    ("info", Level::Info),
+    ("debug", Level::Debug),
+    ("trace", Level::Trace),
+];

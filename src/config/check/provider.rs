@@ -1,0 +1,253 @@
+//! `[[provider]]` -> [`ProviderSettings`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::rules::{self, between, one_of};
+use super::{Check, MINUTE, SECOND, all};
+use crate::config::file::{self, List};
+use crate::config::problem::Told;
+use crate::config::read::{Field, Named};
+use crate::idp::{ClientAuthMethod, ProviderSettings};
+use crate::oidc::{ClientId, Issuer, ProviderId};
+use crate::secret::Secret;
+use crate::token::Algorithm;
+
+const SCOPES: &[&str] = &["openid", "profile", "email"];
+
+const CLIENT_AUTH: &[(&str, ClientAuthMethod)] = &[
+    ("client_secret_basic", ClientAuthMethod::ClientSecretBasic),
+    ("client_secret_post", ClientAuthMethod::ClientSecretPost),
+    ("none", ClientAuthMethod::None),
+];
+
+const ALGORITHMS: &[(&str, Algorithm)] = &[
+    ("RS256", Algorithm::RS256),
+    ("RS384", Algorithm::RS384),
+    ("RS512", Algorithm::RS512),
+    ("PS256", Algorithm::PS256),
+    ("PS384", Algorithm::PS384),
+    ("PS512", Algorithm::PS512),
+    ("ES256", Algorithm::ES256),
+    ("ES384", Algorithm::ES384),
+    ("EdDSA", Algorithm::EdDSA),
+];
+
+/// Parameters that the gateway sets itself, or whose answer it could not take (AR-6).
+const OWN_PARAMS: &[&str] = &[
+    "client_id",
+    "client_secret",
+    "code_challenge",
+    "code_challenge_method",
+    "id_token_hint",
+    "nonce",
+    "redirect_uri",
+    "registration",
+    "request",
+    "request_uri",
+    "response_mode",
+    "response_type",
+    "scope",
+    "state",
+];
+
+/// The ids as they are written, right or wrong: what a route may name.
+pub(super) fn ids(providers: &Field<List<file::Provider>>) -> Vec<String> {
+    let providers = providers.peek().into_iter().flatten();
+    providers.filter_map(|provider| provider.peek()?.id.peek().cloned()).collect()
+}
+
+impl Check<'_> {
+    /// A route that is not public needs somebody to sign people in.
+    pub(super) fn providers_where_needed(
+        &mut self,
+        providers: &Field<List<file::Provider>>,
+        routes: &Field<List<file::Route>>,
+    ) {
+        let none = providers.peek().map_or(!providers.is_written(), Vec::is_empty);
+        let routes = routes.peek().map(Vec::as_slice).unwrap_or_default();
+        let is_public = |route: &file::Route| route.access.peek().is_some_and(|access| access == "public");
+        let asks = routes.iter().find(|route| route.peek().is_some_and(|route| !is_public(route)));
+        if let (true, Some(route)) = (none, asks) {
+            let message =
+                format!("is missing: {} is not public, so a [[provider]] is needed", route.place.path);
+            self.problems.add(&providers.place, message);
+        }
+    }
+
+    pub(super) fn providers(
+        &mut self,
+        field: Field<List<file::Provider>>,
+    ) -> Result<Vec<ProviderSettings>, Told> {
+        let list = field.or(Vec::new())?;
+        let mut ids = Vec::new();
+        all(list.into_iter().enumerate().map(|(index, provider)| {
+            let provider = provider.element(&mut self.problems)?;
+            self.provider(provider, index, &mut ids)
+        }))
+    }
+
+    fn provider(
+        &mut self,
+        provider: file::Provider,
+        index: usize,
+        ids: &mut Vec<String>,
+    ) -> Result<ProviderSettings, Told> {
+        let file::Provider {
+            id,
+            name,
+            issuer,
+            client_id,
+            client_secret,
+            client_auth,
+            scopes,
+            authorization_params,
+            id_token_algorithms,
+            userinfo,
+            leeway,
+            ca_file,
+            timeout,
+        } = provider;
+        let id = self.provider_id(id, ids);
+        let name = name.check(&mut self.problems, rules::not_empty).optional();
+        let issuer = self.issuer(issuer);
+        let client_id = self.client_id(client_id);
+        let (client_secret, client_auth) = self.client_auth(client_secret, client_auth);
+        let scopes = self.scopes(scopes);
+        let params = self.authorization_params(authorization_params);
+        let algorithms = self.algorithms(id_token_algorithms);
+        let leeway = leeway.check(&mut self.problems, between(Duration::ZERO, MINUTE)).or(30 * SECOND);
+        let ca_file = self.ca_file(ca_file);
+        let timeout = timeout.check(&mut self.problems, between(SECOND / 10, MINUTE)).or(10 * SECOND);
+        let id = id?;
+        Ok(ProviderSettings {
+            display_name: name?.map_or_else(|| Arc::clone(&id), Arc::from),
+            callback_path: callback_path(index, &id),
+            id: ProviderId(id),
+            issuer: issuer?,
+            client_id: client_id?,
+            client_secret: client_secret?,
+            client_auth: client_auth?,
+            scopes: scopes?,
+            authorization_params: params?,
+            id_token_algorithms: algorithms?,
+            userinfo: userinfo.or(true)?,
+            leeway: leeway?,
+            ca_file: ca_file?,
+            timeout: timeout?,
+        })
+    }
+
+    fn provider_id(&mut self, field: Field<String>, ids: &mut Vec<String>) -> Result<Arc<str>, Told> {
+        let id = field
+            .check(&mut self.problems, id_shape)
+            .check(&mut self.problems, |id| rules::once(id, ids, "is the id of another provider too"));
+        id.required(&mut self.problems, "a short name such as \"main\"").map(Arc::from)
+    }
+
+    fn issuer(&mut self, field: Field<String>) -> Result<Issuer, Told> {
+        let wanted = "the issuer as the provider's discovery document says it";
+        field.check(&mut self.problems, issuer).required(&mut self.problems, wanted)
+    }
+
+    fn client_id(&mut self, field: Field<String>) -> Result<ClientId, Told> {
+        let id = field.check(&mut self.problems, rules::not_empty);
+        id.required(&mut self.problems, "the client's id at the provider").map(|id| ClientId(id.into()))
+    }
+
+    /// Secret and method; one without the other is a mistake of the operator.
+    #[expect(clippy::type_complexity, reason = "two results that fail apart")]
+    fn client_auth(
+        &mut self,
+        secret: Field<crate::config::read::SecretRef>,
+        method: Field<String>,
+    ) -> (Result<Option<Secret<String>>, Told>, Result<Option<ClientAuthMethod>, Told>) {
+        let has_secret = secret.is_written();
+        let fits = |method| match (method, has_secret) {
+            (ClientAuthMethod::None, true) => Err("contradicts client_secret; leave one of them out"),
+            (ClientAuthMethod::ClientSecretBasic | ClientAuthMethod::ClientSecretPost, false) => {
+                Err("needs client_secret")
+            }
+            (method, _) => Ok(method),
+        };
+        let method = method.check(&mut self.problems, one_of(CLIENT_AUTH)).check(&mut self.problems, fits);
+        (self.secret(secret), method.optional())
+    }
+
+    fn scopes(&mut self, field: Field<List<String>>) -> Result<Vec<Arc<str>>, Told> {
+        let place = field.place.clone();
+        let Some(list) = field.optional()? else {
+            return Ok(SCOPES.iter().map(|&scope| scope.into()).collect());
+        };
+        let scopes = all(list
+            .into_iter()
+            .map(|scope| scope.check(&mut self.problems, scope_token).element(&mut self.problems)))?;
+        if !scopes.iter().any(|scope| &**scope == "openid") {
+            return Err(self.problems.add(&place, "does not list \"openid\", without which nobody signs in"));
+        }
+        Ok(scopes)
+    }
+
+    #[expect(clippy::type_complexity, reason = "the type of ProviderSettings::authorization_params")]
+    fn authorization_params(
+        &mut self,
+        field: Field<Named<String>>,
+    ) -> Result<Vec<(Arc<str>, Arc<str>)>, Told> {
+        let Named(rows) = field.or(Named::default())?;
+        all(rows.into_iter().map(|(name, value)| {
+            let place = value.place.clone();
+            if OWN_PARAMS.contains(&name.as_str()) {
+                return Err(self.problems.add(&place, "is set by the gateway itself"));
+            }
+            if name == "max_age" {
+                let message = "would not be checked when the person comes back, so it would promise too much";
+                return Err(self.problems.add(&place, message));
+            }
+            let value = value.element(&mut self.problems)?;
+            Ok((Arc::from(name), Arc::from(value)))
+        }))
+    }
+
+    fn algorithms(&mut self, field: Field<List<String>>) -> Result<Vec<Algorithm>, Told> {
+        let place = field.place.clone();
+        let Some(list) = field.optional()? else { return Ok(vec![Algorithm::RS256]) };
+        if list.is_empty() {
+            return Err(self.problems.add(&place, "is empty: no ID token could be accepted"));
+        }
+        all(list
+            .into_iter()
+            .map(|name| name.check(&mut self.problems, one_of(ALGORITHMS)).element(&mut self.problems)))
+    }
+}
+
+/// The first provider has the short callback, so that a single one needs no id in its redirect URI.
+fn callback_path(index: usize, id: &str) -> Arc<str> {
+    if index == 0 { "callback".into() } else { format!("callback/{id}").into() }
+}
+
+fn id_shape(text: String) -> Result<String, &'static str> {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if (1..=32).contains(&text.len()) && text.bytes().all(fits) {
+        Ok(text)
+    } else {
+        Err("is not 1 to 32 of a-z, 0-9 and -")
+    }
+}
+
+/// OIDC Discovery 1.0 section 3: https, no query, no fragment. Kept byte for byte (ID-6).
+fn issuer(text: String) -> Result<Issuer, &'static str> {
+    let url = rules::http_url(&text)?;
+    if url.scheme() != "https" && !rules::is_loopback(&url) {
+        return Err("is not an https URL (http is for loopback hosts only)");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("has a query or a fragment, which an issuer never has");
+    }
+    Ok(Issuer(text.into()))
+}
+
+/// RFC 6749 section 3.3.
+fn scope_token(text: String) -> Result<Arc<str>, &'static str> {
+    let fits = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+    if !text.is_empty() && text.bytes().all(fits) { Ok(text.into()) } else { Err("is not one scope") }
+}

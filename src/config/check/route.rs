@@ -1,0 +1,293 @@
+//! `[[route]]` -> [`Route`] and the upstreams that routes share.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use url::Host;
+
+use super::rules::{self, between, one_of};
+use super::{Check, DAY, HOUR, MINUTE, SECOND, all};
+use crate::config::file::{self, List};
+use crate::config::problem::{Place, Told};
+use crate::config::read::Field;
+use crate::oidc::ProviderId;
+use crate::policy::{Access, Rule};
+use crate::route::{HostPattern, PathPrefix, Route, Upstream, UpstreamId};
+
+const ACCESS: &[(&str, Access)] =
+    &[("signed-in", Access::SignedIn), ("optional", Access::Optional), ("public", Access::Public)];
+
+/// Whether the client's `Host` is kept.
+const HOST_HEADER: &[(&str, bool)] = &[("keep", true), ("upstream", false)];
+
+/// The routes, and the upstreams that their ids point into.
+pub(super) struct Checked {
+    pub(super) routes: Vec<Route>,
+    pub(super) upstreams: Vec<Upstream>,
+}
+
+/// What routes are checked against.
+struct Context<'a> {
+    endpoint_prefix: Option<&'a str>,
+    providers: &'a [String],
+    names: Vec<String>,
+    taken: HashMap<(HostPattern, PathPrefix), String>,
+    upstreams: Vec<Upstream>,
+}
+
+impl Check<'_> {
+    pub(super) fn routes(
+        &mut self,
+        field: Field<List<file::Route>>,
+        endpoint_prefix: Option<&str>,
+        providers: &[String],
+    ) -> Result<Checked, Told> {
+        let place = field.place.clone();
+        let list = field.required(&mut self.problems, "at least one [[route]] with host and upstream")?;
+        if list.is_empty() {
+            return Err(self.problems.add(&place, "is empty: at least one [[route]] is wanted"));
+        }
+        let (names, taken, upstreams) = (Vec::new(), HashMap::new(), Vec::new());
+        let mut context = Context { endpoint_prefix, providers, names, taken, upstreams };
+        let routes = all(list.into_iter().map(|route| {
+            let place = route.place.clone();
+            let route = route.element(&mut self.problems)?;
+            self.route(route, &place, &mut context)
+        }));
+        Ok(Checked { routes: routes?, upstreams: context.upstreams })
+    }
+
+    fn route(&mut self, route: file::Route, place: &Place, context: &mut Context<'_>) -> Result<Route, Told> {
+        let file::Route {
+            name,
+            host,
+            path,
+            upstream,
+            ca_file,
+            access,
+            require,
+            provider,
+            host_header,
+            forward_access_token,
+            forward_authorization,
+            connect_timeout,
+            read_timeout,
+            idle_timeout,
+        } = route;
+        let path_place = if path.is_written() { path.place.clone() } else { place.clone() };
+        let host_written = host.peek().cloned().unwrap_or_default();
+        let access = self.access(access, &host);
+        let host = self.route_host(host);
+        let path = self.route_path(path, context.endpoint_prefix);
+        let name = self.route_name(name, &host_written, &path, context);
+        let rule = self.rule(access, require);
+        let provider = self.route_provider(provider, access, context.providers);
+        let keep_host = host_header.check(&mut self.problems, one_of(HOST_HEADER)).or(true);
+        let forward_access_token = self.forward_access_token(forward_access_token, access);
+        let timeouts = self.timeouts(connect_timeout, read_timeout, idle_timeout);
+        let upstream = self.upstream(upstream, ca_file, timeouts);
+        let (host, path) = (host?, path?);
+        self.first_of_its_place(&host, &path, place, &path_place, context)?;
+        Ok(Route {
+            name: name?,
+            host,
+            path,
+            rule: rule?,
+            upstream: shared(upstream?, &mut context.upstreams),
+            keep_host: keep_host?,
+            forward_access_token: forward_access_token?,
+            forward_authorization: forward_authorization.or(true)?,
+            provider: provider?,
+        })
+    }
+
+    /// A route for any host can't send people to sign in: there is no public URL to come back to.
+    fn access(&mut self, access: Field<String>, host: &Field<String>) -> Result<Access, Told> {
+        let any = host.peek().is_some_and(|host| host == "*");
+        let place = access.place.clone();
+        let access = access.check(&mut self.problems, one_of(ACCESS)).or(Access::default())?;
+        if any && access != Access::Public {
+            let message = "a route for any host (\"*\") can only be \"public\"";
+            return Err(self.problems.add(&place, message));
+        }
+        Ok(access)
+    }
+
+    fn route_host(&mut self, host: Field<String>) -> Result<HostPattern, Told> {
+        let rule = |text: String| HostPattern::parse(&text).map_err(|error| error.to_string());
+        let wanted = "a host name, \"*.\" and a host name, or \"*\"";
+        host.check(&mut self.problems, rule).required(&mut self.problems, wanted)
+    }
+
+    fn route_path(&mut self, path: Field<String>, prefix: Option<&str>) -> Result<PathPrefix, Told> {
+        let rule = |text: String| {
+            let path = PathPrefix::parse(&text).map_err(|error| error.to_string())?;
+            match prefix.filter(|prefix| is_below(path.as_str(), prefix)) {
+                Some(prefix) => Err(format!("is under {prefix}, where the gateway's own endpoints are")),
+                None => Ok(path),
+            }
+        };
+        let place = path.place.clone();
+        let path = path.check(&mut self.problems, rule).optional()?;
+        let root = || PathPrefix::parse("/").map_err(|error| self.problems.add(&place, error.to_string()));
+        path.map_or_else(root, Ok)
+    }
+
+    fn route_name(
+        &mut self,
+        name: Field<String>,
+        host: &str,
+        path: &Result<PathPrefix, Told>,
+        context: &mut Context<'_>,
+    ) -> Result<Arc<str>, Told> {
+        let name = name
+            .check(&mut self.problems, rules::not_empty)
+            .check(&mut self.problems, |name| {
+                rules::once(name, &mut context.names, "is the name of another route")
+            })
+            .optional()?;
+        let path = path.as_ref().map_err(|told| *told)?.as_str();
+        let path = if path.is_empty() { "/" } else { path };
+        Ok(name.map_or_else(|| format!("{host}{path}").into(), Arc::from))
+    }
+
+    fn rule(&mut self, access: Result<Access, Told>, require: Field<file::Require>) -> Result<Rule, Told> {
+        let place = require.place.clone();
+        let Some(file::Require { groups }) = require.optional()? else {
+            return Ok(Rule { access: access?, groups: Vec::new() });
+        };
+        if access.is_ok_and(|access| access != Access::SignedIn) {
+            return Err(self.problems.add(&place, "has a meaning only with access = \"signed-in\""));
+        }
+        let groups_place = groups.place.clone();
+        let groups = groups.required(&mut self.problems, "a list of groups, one of which is enough")?;
+        if groups.is_empty() {
+            return Err(self
+                .problems
+                .add(&groups_place, "is empty; leave `require` out to let everybody in"));
+        }
+        let groups = all(groups
+            .into_iter()
+            .map(|group| group.check(&mut self.problems, rules::not_empty).element(&mut self.problems)))?;
+        Ok(Rule { access: access?, groups: groups.into_iter().map(Arc::from).collect() })
+    }
+
+    fn route_provider(
+        &mut self,
+        field: Field<String>,
+        access: Result<Access, Told>,
+        providers: &[String],
+    ) -> Result<Option<ProviderId>, Told> {
+        let public = access == Ok(Access::Public);
+        let rule = |id: String| match providers.contains(&id) {
+            _ if public => Err("has no effect: nobody signs in on a public route"),
+            false => Err("is not the id of a [[provider]]"),
+            true => Ok(ProviderId(id.into())),
+        };
+        field.check(&mut self.problems, rule).optional()
+    }
+
+    fn forward_access_token(
+        &mut self,
+        field: Field<bool>,
+        access: Result<Access, Told>,
+    ) -> Result<bool, Told> {
+        let public = access == Ok(Access::Public);
+        let rule = |wanted: bool| {
+            if wanted && public { Err("has no effect: a public route is told nothing") } else { Ok(wanted) }
+        };
+        field.check(&mut self.problems, rule).or(false)
+    }
+
+    fn timeouts(
+        &mut self,
+        connect: Field<Duration>,
+        read: Field<Duration>,
+        idle: Field<Duration>,
+    ) -> Result<Timeouts, Told> {
+        let problems = &mut self.problems;
+        let connect = connect.check(problems, between(SECOND / 10, 5 * MINUTE)).or(5 * SECOND);
+        let read = read.check(problems, between(SECOND / 10, DAY)).or(MINUTE);
+        let idle = idle.check(problems, between(SECOND / 10, DAY)).or(HOUR);
+        Ok(Timeouts { connect: connect?, read: read?, idle: idle? })
+    }
+
+    fn upstream(
+        &mut self,
+        field: Field<String>,
+        ca_file: Field<String>,
+        timeouts: Result<Timeouts, Told>,
+    ) -> Result<Upstream, Told> {
+        let ca_place = ca_file.place.clone();
+        let address = field.check(&mut self.problems, address);
+        let address =
+            address.required(&mut self.problems, "the application's URL, such as \"http://10.0.0.5:3000\"");
+        let ca_file = self.ca_file(ca_file)?;
+        let Address { tls, host, port } = address?;
+        if ca_file.is_some() && !tls {
+            return Err(self.problems.add(&ca_place, "has no effect: the upstream is plain http"));
+        }
+        let Timeouts { connect: connect_timeout, read: read_timeout, idle: idle_timeout } = timeouts?;
+        let ca_file = ca_file.map(Arc::from);
+        Ok(Upstream { tls, host, port, ca_file, connect_timeout, read_timeout, idle_timeout })
+    }
+
+    fn first_of_its_place(
+        &mut self,
+        host: &HostPattern,
+        path: &PathPrefix,
+        route: &Place,
+        at: &Place,
+        context: &mut Context<'_>,
+    ) -> Result<(), Told> {
+        let key = (host.clone(), path.clone());
+        if let Some(first) = context.taken.get(&key) {
+            return Err(self.problems.add(at, format!("has the same host and path as {first}")));
+        }
+        context.taken.insert(key, route.path.clone());
+        Ok(())
+    }
+}
+
+struct Timeouts {
+    connect: Duration,
+    read: Duration,
+    idle: Duration,
+}
+
+/// An upstream's URL, taken apart.
+struct Address {
+    tls: bool,
+    host: Arc<str>,
+    port: u16,
+}
+
+fn address(text: String) -> Result<Address, &'static str> {
+    let url = rules::http_url(&text)?;
+    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+        return Err("has a path; the upstream gets the path of the request");
+    }
+    let host = match url.host() {
+        Some(Host::Domain(name)) => name.into(),
+        Some(Host::Ipv4(address)) => address.to_string().into(),
+        Some(Host::Ipv6(address)) => address.to_string().into(),
+        None => return Err("is not an http or https URL"),
+    };
+    let port = url.port_or_known_default().ok_or("has no port")?;
+    Ok(Address { tls: url.scheme() == "https", host, port })
+}
+
+/// The id of an upstream; equal ones are one, with one pool of connections.
+fn shared(upstream: Upstream, upstreams: &mut Vec<Upstream>) -> UpstreamId {
+    let known = upstreams.iter().position(|known| *known == upstream);
+    UpstreamId(known.unwrap_or_else(|| {
+        upstreams.push(upstream);
+        upstreams.len() - 1
+    }))
+}
+
+/// Whether a path is a prefix of the gateway's own, or below it.
+fn is_below(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}

@@ -1,0 +1,107 @@
+//! What the check asks of the machine: secrets, certificates, the environment.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::TlsSettings;
+use super::check::KeyPairError;
+use super::read::SecretRef;
+use crate::secret::Secret;
+
+/// Larger than any secret or configuration file; a device file ends here.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// Reads a file of text.
+pub(super) fn read_text(path: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let read = file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    if read as u64 > MAX_FILE_BYTES {
+        return Err(format!("it is larger than {MAX_FILE_BYTES} bytes"));
+    }
+    Ok(text)
+}
+
+/// The contents of a secret reference; the complaint names the place and never the contents.
+pub(super) fn read_secret(
+    base: &Path,
+    variable: impl Fn(&str) -> Option<String>,
+    reference: &SecretRef,
+) -> Result<Secret<String>, String> {
+    let (text, place) = match reference {
+        SecretRef::File(file) => {
+            let path = base.join(file);
+            let place = format!("the secret file {path:?}");
+            let text = read_text(&path).map_err(|error| format!("{place} can't be read: {error}"))?;
+            (Secret::new(text), place)
+        }
+        SecretRef::Env(name) => {
+            let place = format!("the environment variable {name:?}");
+            let text = variable(name).ok_or_else(|| format!("{place} is not set, or not UTF-8"))?;
+            (Secret::new(text), place)
+        }
+    };
+    let text = without_newline(text.expose());
+    if text.is_empty() {
+        return Err(format!("{place} is empty"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(format!("{place} holds a line break or another control character"));
+    }
+    Ok(Secret::new(text.to_owned()))
+}
+
+/// The text without the one newline that editors and `echo` put at its end.
+fn without_newline(text: &str) -> &str {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    text.strip_suffix('\r').unwrap_or(text)
+}
+
+/// The value of an environment variable.
+#[expect(clippy::disallowed_methods, reason = "config is where the environment is read")]
+pub(super) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// `$STATE_DIRECTORY`, as systemd sets it: the first of its directories.
+pub(super) fn state_directory() -> Option<PathBuf> {
+    let directories = variable("STATE_DIRECTORY")?;
+    let first = directories.split(':').next().filter(|first| !first.is_empty())?;
+    Some(PathBuf::from(first))
+}
+
+/// Processor cores that the process may use.
+pub(super) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Whether certificate and key are readable and belong together.
+pub(super) fn check_key_pair(tls: &TlsSettings) -> Result<(), KeyPairError> {
+    let chain = certificates(&tls.certificate).map_err(KeyPairError::Certificate)?;
+    let key = PrivateKeyDer::from_pem_file(&tls.key)
+        .map_err(|error| KeyPairError::Key(format!("is no usable PEM file with a private key: {error}")))?;
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    match CertifiedKey::from_der(chain, key, &provider) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(KeyPairError::Key(format!("does not fit the certificate: {error}"))),
+    }
+}
+
+/// Whether a file holds at least one certificate.
+pub(super) fn check_ca_file(path: &Path) -> Result<(), String> {
+    certificates(path).map(|_| ())
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let unusable = |error| format!("is no usable PEM file with certificates: {error}");
+    let chain = CertificateDer::pem_file_iter(path).map_err(unusable)?;
+    let chain = chain.collect::<Result<Vec<_>, _>>().map_err(unusable)?;
+    if chain.is_empty() { Err("holds no certificate".to_owned()) } else { Ok(chain) }
+}
