@@ -127,3 +127,10 @@ pub fn load(path: &Path) -> Result<Settings, ConfigError> {
 
 /// `config.example.toml`, as shipped.
 pub const EXAMPLE: &str = include_str!("../../config.example.toml");
+
+/// Every key that a file can have, for example `route.require.groups`; a table of free keys such as
+/// `headers.claims` is one. Example and docs are held against this list.
+#[must_use]
+pub fn known_keys() -> Vec<String> {
+    file::File::all_keys()
+}
