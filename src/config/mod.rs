@@ -39,6 +39,8 @@ pub struct Settings {
     pub store: StoreKind,
     /// The keys as configured; empty: one is made in `data_dir` on first start.
     pub keys: Vec<Key>,
+    /// The most bytes that ready sessions take in memory.
+    pub cache_bytes: u64,
     /// The providers.
     pub providers: Vec<ProviderSettings>,
     /// Routes, hosts, headers, lifetimes.

@@ -15,6 +15,7 @@ use super::file::{self, File, List};
 use super::problem::{Problem, Problems, Told};
 use super::read::{Field, SecretRef, Size};
 use super::{ListenerSettings, ServerSettings, Settings, StoreKind, TlsSettings};
+use crate::gateway::sessions::Reading;
 use crate::gateway::{self, Paths};
 use crate::route::{HostTable, RouteTable};
 use crate::secret::Secret;
@@ -124,16 +125,14 @@ impl Check<'_> {
             data_dir: data_dir?,
             store: session.store,
             keys: session.keys,
+            cache_bytes: session.cache_bytes,
             providers: providers?,
             gateway: gateway::Settings {
                 routes: RouteTable::new(routes, upstreams),
                 hosts: HostTable::new(&hosts),
-                headers: headers?,
-                claim_paths: claim_paths?,
-                limits: session.limits,
+                reading: Reading { claim_paths: claim_paths?, headers: headers?, limits: session.limits },
                 paths: Paths::new(&prefix?),
                 demo: false,
-                cache_bytes: session.cache_bytes,
             },
             server: server?,
             hosts,
