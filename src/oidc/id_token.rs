@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::{ClientId, Issuer};
 use crate::clock::UnixTime;
 use crate::secret::Secret;
-use crate::token::{Algorithm, Claims, KeySet};
+use crate::token::rules::{self, RuleError};
+use crate::token::verify::{Verified, VerifyError};
+use crate::token::{self, Algorithm, Claims, KeySet};
 
 /// What an ID token has to match.
 #[derive(Clone, Debug)]
@@ -20,6 +22,8 @@ pub struct Expected<'a> {
     pub nonce: &'a Secret<String>,
     /// The access token that came with it, for `at_hash` (ID-12).
     pub access_token: &'a Secret<String>,
+    /// The code that it was given for, for `c_hash` (ID-12).
+    pub code: &'a Secret<String>,
     /// Clock skew that is tolerated, at most 60 s.
     pub leeway: Duration,
 }
@@ -38,7 +42,29 @@ pub enum IdTokenError {
     Rejected(String),
 }
 
-/// Verifies signature and claims (ID-1 to ID-15).
+/// How old an ID token may be at sign-in: as old as the login attempt that it answers (ID-10).
+pub const MAX_AGE: Duration = super::callback::ATTEMPT_LIFETIME;
+
+impl From<VerifyError> for IdTokenError {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::NoKey { kid } => Self::UnknownKey { kid },
+            VerifyError::Malformed(_)
+            | VerifyError::Algorithm(_)
+            | VerifyError::Signature
+            | VerifyError::Payload => Self::Rejected(error.to_string()),
+        }
+    }
+}
+
+impl From<RuleError> for IdTokenError {
+    fn from(error: RuleError) -> Self {
+        Self::Rejected(error.to_string())
+    }
+}
+
+/// Verifies signature and claims (ID-1 to ID-15), in the order of Core 3.1.3.7, except that the signature
+/// (6 to 8) comes first: until it holds, the claims are only what somebody wrote.
 ///
 /// # Errors
 /// [`IdTokenError`].
@@ -48,5 +74,128 @@ pub fn verify(
     expected: &Expected<'_>,
     now: UnixTime,
 ) -> Result<Claims, IdTokenError> {
-    todo!()
+    let token = token::verify::verify(raw.expose(), keys, expected.algorithms)?;
+    check_claims(&token, expected, now)?;
+    Ok(token.claims)
+}
+
+fn check_claims(token: &Verified, expected: &Expected<'_>, now: UnixTime) -> Result<(), RuleError> {
+    let (claims, leeway) = (&token.claims, expected.leeway);
+    rules::id_token_type(token.typ.as_deref())?;
+    rules::no_events(claims)?;
+    // 3.1.3.7 (2) to (5)
+    rules::issuer(claims, &expected.issuer.0)?;
+    rules::audience(claims, &expected.client_id.0)?;
+    rules::authorized_party(claims, &expected.client_id.0)?;
+    // (9) to (11)
+    rules::expiry(claims, now, leeway)?;
+    rules::issued_at(claims, now, leeway, MAX_AGE)?;
+    rules::not_before(claims, now, leeway)?;
+    rules::nonce(claims, expected.nonce.expose())?;
+    // Core 2, 3.1.3.8, 3.3.2.11
+    rules::subject(claims)?;
+    rules::half_hash(claims, "at_hash", expected.access_token.expose(), token.algorithm)?;
+    rules::half_hash(claims, "c_hash", expected.code.expose(), token.algorithm)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::token::sign::SigningKey;
+
+    const NOW: UnixTime = UnixTime::from_secs(1_700_000_000);
+
+    static KEY: LazyLock<SigningKey> =
+        LazyLock::new(|| SigningKey::generate(Algorithm::ES256, Some("k1")).unwrap());
+
+    fn keys() -> KeySet {
+        let set = json!({"keys": [KEY.public_jwk().unwrap()]});
+        KeySet::parse(set.to_string().as_bytes()).unwrap()
+    }
+
+    fn claims() -> Value {
+        json!({"iss": "https://op.test", "aud": "client", "sub": "alice", "nonce": "n1",
+               "iat": NOW.as_secs(), "exp": NOW.as_secs() + 300})
+    }
+
+    fn with(member: &str, value: Value) -> Value {
+        let mut claims = claims();
+        claims[member] = value;
+        claims
+    }
+
+    fn without(member: &str) -> Value {
+        let mut claims = claims();
+        claims.as_object_mut().unwrap().remove(member);
+        claims
+    }
+
+    fn verdict(token: String, keys: &KeySet) -> Result<Claims, IdTokenError> {
+        let expected = Expected {
+            issuer: &Issuer("https://op.test".into()),
+            client_id: &ClientId("client".into()),
+            algorithms: &[Algorithm::ES256],
+            nonce: &Secret::new("n1".to_owned()),
+            access_token: &Secret::new("at".to_owned()),
+            code: &Secret::new("c1".to_owned()),
+            leeway: Duration::from_mins(1),
+        };
+        verify(&Secret::new(token), keys, &expected, NOW)
+    }
+
+    #[test]
+    fn a_good_token_gives_its_claims() {
+        let verified = verdict(KEY.sign(&claims()).unwrap(), &keys()).unwrap();
+        assert_eq!(verified.string("sub"), Ok(Some("alice")));
+    }
+
+    #[test]
+    fn each_rule_is_in_force() {
+        let rows = [
+            ("ID-6 iss", with("iss", json!("https://op.test/")), "`iss`"),
+            ("ID-7 aud", with("aud", json!(["client", "other"])), "`aud`"),
+            ("ID-8 azp", with("azp", json!("other")), "`azp`"),
+            ("ID-9 exp", with("exp", json!(NOW.as_secs() - 61)), "expired"),
+            ("ID-10 iat missing", without("iat"), "`iat` is missing"),
+            ("TK-123 iat a day ago", with("iat", json!(NOW.as_secs() - 86_400)), "past"),
+            ("ID-10 nbf", with("nbf", json!(NOW.as_secs() + 3600)), "`nbf`"),
+            ("ID-11 nonce", with("nonce", json!("n11")), "`nonce`"),
+            ("ID-11 no nonce", without("nonce"), "`nonce` is missing"),
+            ("ID-12 at_hash", with("at_hash", json!("AAAA")), "`at_hash`"),
+            ("ID-12 c_hash", with("c_hash", json!("AAAA")), "`c_hash`"),
+            ("ID-13 sub", without("sub"), "`sub` is missing"),
+            ("ID-13 sub empty", with("sub", json!("")), "`sub`"),
+            ("ID-14 events", with("events", json!({})), "`events`"),
+            ("ID-15 exp string", with("exp", json!("1700000300")), "claim `exp`"),
+        ];
+        for (name, claims, told) in rows {
+            let error = verdict(KEY.sign(&claims).unwrap(), &keys()).unwrap_err();
+            let IdTokenError::Rejected(text) = &error else { panic!("{name}: {error}") };
+            assert!(text.contains(told), "{name}: {text}");
+        }
+        let header = json!({"alg": "ES256", "kid": "k1", "typ": "logout+jwt"}).to_string();
+        let token = KEY.sign_parts(header.as_bytes(), claims().to_string().as_bytes()).unwrap();
+        assert!(matches!(verdict(token, &keys()), Err(IdTokenError::Rejected(_))), "ID-14 typ");
+    }
+
+    #[test]
+    fn an_unknown_key_is_told_apart_from_a_bad_signature() {
+        let token = KEY.sign(&claims()).unwrap();
+        let unknown = verdict(token.clone(), &KeySet::default()).unwrap_err();
+        assert!(matches!(unknown, IdTokenError::UnknownKey { kid: Some(kid) } if kid == "k1"));
+        let stranger = SigningKey::generate(Algorithm::ES256, Some("k1")).unwrap();
+        let bad = verdict(stranger.sign(&claims()).unwrap(), &keys()).unwrap_err();
+        assert!(matches!(bad, IdTokenError::Rejected(text) if text == "the signature is wrong"));
+    }
+
+    #[test]
+    fn no_error_holds_the_token() {
+        let token = KEY.sign(&with("iss", json!("https://evil.test"))).unwrap();
+        let told = format!("{:?}", verdict(token.clone(), &keys()).unwrap_err());
+        assert!(token.split('.').all(|part| !told.contains(part)), "{told}");
+    }
 }

@@ -1,8 +1,12 @@
 //! The provider's discovery document (OpenID Connect Discovery 1.0).
+//!
+//! Only the members that the gateway uses are read; all others may say what they like. Those that are
+//! read have to be of the right type, and optional ones may be `null`.
 
 use url::Url;
 
 use super::Issuer;
+use crate::token::{ClaimError, Claims};
 
 /// What the gateway uses of the metadata, checked.
 #[derive(Clone, Debug)]
@@ -50,13 +54,20 @@ pub enum MetadataError {
     NoS256,
 }
 
+impl From<ClaimError> for MetadataError {
+    fn from(error: ClaimError) -> Self {
+        Self::Malformed(error.to_string())
+    }
+}
+
 /// Where the discovery document of `issuer` is: its one trailing slash, if any, removed, then
 /// `/.well-known/openid-configuration` (Discovery 4).
 ///
 /// # Errors
 /// When the issuer is no URL.
 pub fn discovery_url(issuer: &Issuer) -> Result<Url, url::ParseError> {
-    todo!()
+    let base = issuer.0.strip_suffix('/').unwrap_or(&issuer.0);
+    Url::parse(&format!("{base}/.well-known/openid-configuration"))
 }
 
 /// Reads and checks a discovery document. Plain http endpoints are accepted only when the issuer
@@ -65,5 +76,235 @@ pub fn discovery_url(issuer: &Issuer) -> Result<Url, url::ParseError> {
 /// # Errors
 /// [`MetadataError`].
 pub fn parse(bytes: &[u8], issuer: &Issuer) -> Result<Metadata, MetadataError> {
-    todo!()
+    let document = Claims::parse(bytes).map_err(|error| MetadataError::Malformed(error.to_string()))?;
+    check_issuer(&document, issuer)?;
+    check_challenge_methods(&document)?;
+    let reader = Reader { document: &document, plain_http: issuer.0.starts_with("http://") };
+    Ok(Metadata {
+        issuer: issuer.clone(),
+        authorization_endpoint: reader.required("authorization_endpoint")?,
+        token_endpoint: reader.required("token_endpoint")?,
+        jwks_uri: reader.required("jwks_uri")?,
+        userinfo_endpoint: reader.optional("userinfo_endpoint")?,
+        end_session_endpoint: reader.optional("end_session_endpoint")?,
+        token_endpoint_auth_methods: auth_methods(&document)?,
+        iss_parameter_supported: iss_parameter_supported(&document)?,
+    })
+}
+
+/// Discovery 4.3; SF-2: `issuer` MUST be identical to the configured issuer.
+fn check_issuer(document: &Claims, issuer: &Issuer) -> Result<(), MetadataError> {
+    let found = document.string("issuer")?.ok_or_else(|| missing("issuer"))?;
+    if found == &*issuer.0 {
+        return Ok(());
+    }
+    Err(MetadataError::IssuerMismatch { found: super::printable(found, 256), wanted: issuer.to_string() })
+}
+
+/// RFC 8414 2; AR-2: a provider that lists challenge methods must list S256.
+fn check_challenge_methods(document: &Claims) -> Result<(), MetadataError> {
+    match list(document, "code_challenge_methods_supported")? {
+        Some(methods) if !methods.contains(&"S256") => Err(MetadataError::NoS256),
+        None | Some(_) => Ok(()),
+    }
+}
+
+fn auth_methods(document: &Claims) -> Result<Vec<String>, MetadataError> {
+    let listed = list(document, "token_endpoint_auth_methods_supported")?;
+    let methods = listed.unwrap_or_else(|| vec!["client_secret_basic"]);
+    Ok(methods.into_iter().map(str::to_owned).collect())
+}
+
+fn iss_parameter_supported(document: &Claims) -> Result<bool, MetadataError> {
+    let name = "authorization_response_iss_parameter_supported";
+    if is_null(document, name) {
+        return Ok(false);
+    }
+    Ok(document.boolean(name)?.unwrap_or(false))
+}
+
+fn list<'a>(document: &'a Claims, name: &str) -> Result<Option<Vec<&'a str>>, MetadataError> {
+    if is_null(document, name) { Ok(None) } else { Ok(document.strings(name)?) }
+}
+
+fn is_null(document: &Claims, name: &str) -> bool {
+    document.value(name).is_some_and(serde_json::Value::is_null)
+}
+
+fn missing(member: &str) -> MetadataError {
+    MetadataError::Malformed(format!("`{member}` is missing"))
+}
+
+/// Reads endpoints.
+struct Reader<'a> {
+    document: &'a Claims,
+    plain_http: bool,
+}
+
+impl Reader<'_> {
+    fn required(&self, member: &'static str) -> Result<Url, MetadataError> {
+        self.optional(member)?.ok_or_else(|| missing(member))
+    }
+
+    fn optional(&self, member: &'static str) -> Result<Option<Url>, MetadataError> {
+        if is_null(self.document, member) {
+            return Ok(None);
+        }
+        self.document.string(member)?.map(|text| self.endpoint(member, text)).transpose()
+    }
+
+    /// SF-1, TK-138: https, or http where the issuer is; no user or password; no fragment (RFC 6749 3.1).
+    fn endpoint(&self, member: &'static str, text: &str) -> Result<Url, MetadataError> {
+        let url = Url::parse(text).or(Err(MetadataError::Malformed(format!("`{member}` is no URL"))))?;
+        if url.scheme() != "https" && !(self.plain_http && url.scheme() == "http") {
+            return Err(MetadataError::InsecureEndpoint { member });
+        }
+        if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
+            return Err(MetadataError::Malformed(format!("`{member}` has a user, a password or a fragment")));
+        }
+        Ok(url)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn issuer() -> Issuer {
+        Issuer("https://op.test/realms/main/".into())
+    }
+
+    fn document() -> Value {
+        json!({
+            "issuer": "https://op.test/realms/main/",
+            "authorization_endpoint": "https://op.test/auth?tenant=1",
+            "token_endpoint": "https://op.test/token",
+            "jwks_uri": "https://keys.op.test/jwks",
+        })
+    }
+
+    fn with(member: &str, value: Value) -> Value {
+        let mut document = document();
+        document.as_object_mut().unwrap().insert(member.to_owned(), value);
+        document
+    }
+
+    fn read(document: &Value) -> Result<Metadata, MetadataError> {
+        parse(document.to_string().as_bytes(), &issuer())
+    }
+
+    #[test]
+    fn the_document_is_below_the_issuer_without_its_slash() {
+        let rows = [
+            ("https://op.test", "https://op.test/.well-known/openid-configuration"),
+            ("https://op.test/", "https://op.test/.well-known/openid-configuration"),
+            ("https://op.test/a/b", "https://op.test/a/b/.well-known/openid-configuration"),
+            ("https://op.test/a/b/", "https://op.test/a/b/.well-known/openid-configuration"),
+        ];
+        for (issuer, url) in rows {
+            assert_eq!(discovery_url(&Issuer(issuer.into())).unwrap().as_str(), url);
+        }
+    }
+
+    #[test]
+    fn a_minimal_document_has_the_defaults_of_the_specification() {
+        let metadata = read(&document()).unwrap();
+        assert_eq!(metadata.authorization_endpoint.as_str(), "https://op.test/auth?tenant=1");
+        assert_eq!(metadata.jwks_uri.as_str(), "https://keys.op.test/jwks");
+        assert_eq!(metadata.token_endpoint_auth_methods, ["client_secret_basic"]);
+        assert_eq!((metadata.userinfo_endpoint, metadata.end_session_endpoint), (None, None));
+        assert!(!metadata.iss_parameter_supported);
+    }
+
+    #[test]
+    fn what_the_gateway_does_not_use_may_be_odd() {
+        let rows = [
+            with("response_types_supported", json!(["token code id_token", 7])),
+            with("id_token_signing_alg_values_supported", json!(["none", "RS256"])),
+            with("op_policy_uri", json!("")),
+            with("userinfo_endpoint", Value::Null),
+            with("code_challenge_methods_supported", Value::Null),
+            with("code_challenge_methods_supported", json!(["plain", "S256"])),
+            with("authorization_response_iss_parameter_supported", Value::Null),
+        ];
+        for document in rows {
+            assert!(read(&document).is_ok(), "{document}");
+        }
+    }
+
+    #[test]
+    fn what_the_gateway_uses_is_read() {
+        let mut document = with("end_session_endpoint", json!("https://op.test/end"));
+        document["userinfo_endpoint"] = json!("https://op.test/me");
+        document["token_endpoint_auth_methods_supported"] = json!(["client_secret_post", "none"]);
+        document["authorization_response_iss_parameter_supported"] = json!(true);
+        let metadata = read(&document).unwrap();
+        assert_eq!(metadata.end_session_endpoint.unwrap().as_str(), "https://op.test/end");
+        assert_eq!(metadata.userinfo_endpoint.unwrap().as_str(), "https://op.test/me");
+        assert_eq!(metadata.token_endpoint_auth_methods, ["client_secret_post", "none"]);
+        assert!(metadata.iss_parameter_supported);
+    }
+
+    #[test]
+    fn a_document_of_another_issuer_is_refused() {
+        for found in [
+            "https://op.test/realms/main",
+            "https://op.test/realms/main/INVALID",
+            "HTTPS://op.test/realms/main/",
+        ] {
+            let error = read(&with("issuer", json!(found))).unwrap_err();
+            assert!(matches!(error, MetadataError::IssuerMismatch { .. }), "TK-138 {found}: {error}");
+        }
+    }
+
+    #[test]
+    fn plain_http_endpoints_are_for_plain_http_issuers() {
+        for member in [
+            "authorization_endpoint",
+            "token_endpoint",
+            "jwks_uri",
+            "userinfo_endpoint",
+            "end_session_endpoint",
+        ] {
+            for url in ["http://op.test/x", "ftp://op.test/x", "javascript:alert(1)", "file:///etc/passwd"] {
+                let error = read(&with(member, json!(url))).unwrap_err();
+                assert!(
+                    matches!(error, MetadataError::InsecureEndpoint { .. }),
+                    "TK-138 {member} {url}: {error}"
+                );
+            }
+        }
+        let local = Issuer("http://127.0.0.1:9000".into());
+        let plain =
+            document().to_string().replace("https://op.test/realms/main/", &local.0).replace("https", "http");
+        assert!(parse(plain.as_bytes(), &local).is_ok());
+    }
+
+    #[test]
+    fn members_that_are_missing_or_mistyped_are_refused() {
+        let rows = [
+            with("issuer", Value::Null),
+            with("token_endpoint", Value::Null),
+            with("token_endpoint", json!(7)),
+            with("jwks_uri", json!("/relative")),
+            with("jwks_uri", json!("https://user:secret@op.test/jwks")),
+            with("authorization_endpoint", json!("https://op.test/auth#fragment")),
+            with("userinfo_endpoint", json!(["https://op.test/me"])),
+            with("token_endpoint_auth_methods_supported", json!([1])),
+            with("authorization_response_iss_parameter_supported", json!("true")),
+        ];
+        for document in rows {
+            let error = read(&document).unwrap_err();
+            assert!(matches!(error, MetadataError::Malformed(_)), "{document}: {error}");
+        }
+        assert!(parse(b"<html>", &issuer()).is_err());
+    }
+
+    #[test]
+    fn challenge_methods_without_s256_are_refused() {
+        let error = read(&with("code_challenge_methods_supported", json!(["plain"]))).unwrap_err();
+        assert!(matches!(error, MetadataError::NoS256));
+    }
 }

@@ -12,6 +12,8 @@ pub mod userinfo;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::token::printable;
+
 /// The issuer identifier of a provider, compared byte for byte (ID-6).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
@@ -37,4 +39,20 @@ impl fmt::Display for ProviderId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// An OAuth error code from outside: at most 64 characters of `[a-z_]`, else `unknown`.
+fn error_code(text: &str) -> String {
+    let known_shape = !text.is_empty()
+        && text.len() <= 64
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    if known_shape { text.to_owned() } else { "unknown".to_owned() }
+}
+
+/// Whether an answer's content type is `application/json`, whatever its parameters.
+fn is_json(answer: &http::Response<bytes::Bytes>) -> bool {
+    let content_type = answer.headers().get(http::header::CONTENT_TYPE);
+    let essence =
+        content_type.and_then(|value| value.to_str().ok()).and_then(|value| value.split(';').next());
+    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
 }

@@ -233,8 +233,8 @@ mod tests {
     use super::*;
 
     const NOW: UnixTime = UnixTime::from_secs(1_700_000_000);
-    const LEEWAY: Duration = Duration::from_secs(60);
-    const DAY: Duration = Duration::from_secs(86_400);
+    const LEEWAY: Duration = Duration::from_mins(1);
+    const DAY: Duration = Duration::from_hours(24);
 
     fn claims(value: Value) -> Claims {
         let Value::Object(object) = value else { panic!("not an object") };

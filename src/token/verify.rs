@@ -322,14 +322,15 @@ mod tests {
     fn elliptic_signatures_have_one_form() {
         let good = EC.sign(&claims()).unwrap();
         let raw = signature(&good);
-        let order = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
-        let order: Vec<u8> =
-            (0..32).map(|i| u8::from_str_radix(&order[2 * i..2 * i + 2], 16).unwrap()).collect();
+        let order: [u8; 32] = [
+            0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6,
+            0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+        ];
         let integer = |part: &[u8]| [&[0x02, 33, 0x00], part].concat();
         let der = [&[0x30, 70][..], &integer(&raw[..32]), &integer(&raw[32..])].concat();
         let rows = [
             ("TK-115 r and s zero", vec![0; 64]),
-            ("TK-115 r is the order", [&order, &raw[32..]].concat()),
+            ("TK-115 r is the order", [&order[..], &raw[32..]].concat()),
             ("TK-115 DER", der),
             ("TK-115 63 bytes", raw[..63].to_vec()),
             ("TK-115 65 bytes", [&raw[..], &[0]].concat()),
