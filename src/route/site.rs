@@ -1,0 +1,229 @@
+//! What is configured for a host: its public URL and what follows from it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::header::HeaderValue;
+use url::{Position, Url};
+
+use super::HostPattern;
+use super::host::suffixes;
+use crate::session::cookie::CookieNames;
+use crate::web::Host;
+
+/// A `[[host]]`, checked: every host of a route that is not "any" has one (made by `config` as
+/// `https://NAME` where none is written).
+#[derive(Clone, Debug)]
+pub struct HostSettings {
+    /// Exact or wildcard.
+    pub pattern: HostPattern,
+    /// For an exact name, its URL. For a wildcard a URL whose host is the pattern's `*.suffix`
+    /// spelled with the placeholder label `wildcard`, replaced by the request's name once it matched.
+    pub public_url: Url,
+}
+
+/// One request's host, resolved.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The canonical name: the scope of cookies.
+    pub name: Arc<str>,
+    /// The public URL: scheme, name and port only, path `/` (AR-5).
+    pub public_url: Arc<Url>,
+    /// Its cookie names.
+    pub cookies: CookieNames,
+    /// `X-Forwarded-Proto` for upstreams: the scheme of the public URL.
+    pub forwarded_proto: HeaderValue,
+    /// `X-Forwarded-Host` for upstreams: host and port of the public URL.
+    pub forwarded_host: HeaderValue,
+}
+
+/// What is configured for the hosts: their public URLs.
+///
+/// The sites of exact names are built once; those of wildcards for each request, from the URL of the
+/// pattern and the name that matched it.
+#[derive(Debug, Default)]
+pub struct HostTable {
+    exact: HashMap<Arc<str>, Arc<Site>>,
+    /// By suffix: `.example.com`.
+    wildcard: HashMap<Arc<str>, Url>,
+}
+
+impl HostTable {
+    /// Compiles the hosts. Of two with the same pattern the first counts; a URL without a host makes
+    /// no site, and a pattern for any host has none.
+    #[must_use]
+    pub fn new(hosts: &[HostSettings]) -> Self {
+        let mut table = Self::default();
+        for HostSettings { pattern, public_url } in hosts {
+            table.insert(pattern, public_url);
+        }
+        table
+    }
+
+    fn insert(&mut self, pattern: &HostPattern, public_url: &Url) {
+        let Some(url) = origin_of(public_url) else { return };
+        match pattern {
+            HostPattern::Exact(name) => {
+                let Some(site) = Site::new(Arc::clone(name), url) else { return };
+                self.exact.entry(Arc::clone(name)).or_insert_with(|| Arc::new(site));
+            }
+            HostPattern::Wildcard(suffix) => {
+                self.wildcard.entry(Arc::clone(suffix)).or_insert(url);
+            }
+            HostPattern::Any => {}
+        }
+    }
+
+    /// The site of a request: by exact name, then by the longest wildcard. The port, if the request
+    /// names one, must be the public URL's or the listener's own; else there is no site (PP-7).
+    #[must_use]
+    pub fn find(&self, host: &Host, local_port: u16) -> Option<Arc<Site>> {
+        self.find_by(host.name(), host.port(), local_port)
+    }
+
+    fn find_by(&self, name: &str, port: Option<u16>, local_port: u16) -> Option<Arc<Site>> {
+        let site = self.exact.get(name).cloned().or_else(|| self.below_wildcard(name))?;
+        let is_ours = |port| port == local_port || Some(port) == site.public_url.port_or_known_default();
+        port.is_none_or(is_ours).then_some(site)
+    }
+
+    fn below_wildcard(&self, name: &str) -> Option<Arc<Site>> {
+        let mut url = suffixes(name).find_map(|suffix| self.wildcard.get(suffix))?.clone();
+        url.set_host(Some(name)).ok()?;
+        // A name that a URL spells in another way than the request is nobody's.
+        if url.host_str() != Some(name) {
+            return None;
+        }
+        Site::new(name.into(), url).map(Arc::new)
+    }
+}
+
+impl Site {
+    fn new(name: Arc<str>, public_url: Url) -> Option<Self> {
+        let authority = &public_url[Position::BeforeHost..Position::AfterPort];
+        Some(Self {
+            name,
+            cookies: CookieNames::new(public_url.scheme() == "https"),
+            forwarded_proto: HeaderValue::from_str(public_url.scheme()).ok()?,
+            forwarded_host: HeaderValue::from_str(authority).ok()?,
+            public_url: Arc::new(public_url),
+        })
+    }
+}
+
+/// Scheme, host and port of a URL and nothing else; `None` where it has no host.
+fn origin_of(url: &Url) -> Option<Url> {
+    Url::parse(&url.origin().ascii_serialization()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(hosts: &[(&str, &str)]) -> HostTable {
+        let settings = |(name, url): &(&str, &str)| HostSettings {
+            pattern: match name.strip_prefix('*') {
+                None => HostPattern::Exact((*name).into()),
+                Some("") => HostPattern::Any,
+                Some(suffix) => HostPattern::Wildcard(suffix.into()),
+            },
+            public_url: Url::parse(url).unwrap(),
+        };
+        HostTable::new(&hosts.iter().map(settings).collect::<Vec<_>>())
+    }
+
+    fn public_url(table: &HostTable, name: &str) -> Option<String> {
+        table.find_by(name, None, 443).map(|site| site.public_url.to_string())
+    }
+
+    #[test]
+    fn a_site_is_found_by_exact_name_then_by_the_longest_wildcard() {
+        let table = table(&[
+            ("*.example.com", "https://wildcard.example.com"),
+            ("*.b.example.com", "https://wildcard.b.example.com:8443"),
+            ("wiki.example.com", "https://public.example.org"),
+            ("*", "https://any.example"),
+        ]);
+        let cases = [
+            ("wiki.example.com", Some("https://public.example.org/")),
+            ("x.example.com", Some("https://x.example.com/")),
+            ("x.y.example.com", Some("https://x.y.example.com/")),
+            ("x.b.example.com", Some("https://x.b.example.com:8443/")),
+            ("example.com", None),
+            ("evil.test", None),
+            ("wiki.example.com.evil.test", None),
+            ("notexample.com", None),
+        ];
+        for (name, wanted) in cases {
+            assert_eq!(public_url(&table, name).as_deref(), wanted, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_site_knows_its_cookies_and_what_upstreams_are_told() {
+        let table = table(&[
+            ("a.test", "https://a.test"),
+            ("b.test", "http://b.test:8080/"),
+            ("c.test", "https://[::1]:8443"),
+            ("*.w.test", "http://wildcard.w.test:81"),
+        ]);
+        let cases = [
+            ("a.test", true, "https", "a.test"),
+            ("b.test", false, "http", "b.test:8080"),
+            ("c.test", true, "https", "[::1]:8443"),
+            ("x.w.test", false, "http", "x.w.test:81"),
+        ];
+        for (name, secure, proto, host) in cases {
+            let site = table.find_by(name, None, 1).unwrap();
+            assert_eq!(&*site.name, name);
+            assert_eq!(site.cookies, CookieNames::new(secure), "{name}");
+            assert_eq!(site.forwarded_proto, proto, "{name}");
+            assert_eq!(site.forwarded_host, host, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_public_url_is_an_origin_whatever_was_written() {
+        let table = table(&[("a.test", "https://u:p@a.test:443/x?y#z")]);
+        assert_eq!(public_url(&table, "a.test").as_deref(), Some("https://a.test/"));
+    }
+
+    #[test]
+    fn a_port_must_be_the_public_one_or_the_listeners() {
+        let table = table(&[
+            ("a.test", "https://a.test"),
+            ("b.test", "https://b.test:9443"),
+            ("*.w.test", "http://wildcard.w.test"),
+        ]);
+        let cases = [
+            ("none", "a.test", None, true),
+            ("the default of https", "a.test", Some(443), true),
+            ("the listener's", "a.test", Some(8443), true),
+            ("the default of http", "a.test", Some(80), false),
+            ("another", "a.test", Some(1), false),
+            ("the public one", "b.test", Some(9443), true),
+            ("the default, where the public one is another", "b.test", Some(443), false),
+            ("the default of http below a wildcard", "x.w.test", Some(80), true),
+            ("another below a wildcard", "x.w.test", Some(443), false),
+        ];
+        for (what, name, port, wanted) in cases {
+            assert_eq!(table.find_by(name, port, 8443).is_some(), wanted, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_a_url_spells_in_another_way_has_no_site() {
+        let table = table(&[("*.example.com", "https://wildcard.example.com")]);
+        for name in ["xn--zzzzzz-.example.com", "a%62.example.com", "A.example.com", "a b.example.com"] {
+            assert_eq!(public_url(&table, name), None, "{name}");
+        }
+        assert_eq!(public_url(&table, "a_b.example.com").as_deref(), Some("https://a_b.example.com/"));
+    }
+
+    #[test]
+    fn the_site_of_an_exact_name_is_built_once() {
+        let table = table(&[("a.test", "https://a.test")]);
+        let find = || table.find_by("a.test", None, 443).unwrap();
+        assert!(Arc::ptr_eq(&find(), &find()));
+    }
+}

@@ -1,0 +1,312 @@
+//! The routes, compiled: [`RouteTable`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::host::suffixes;
+use super::path::prefixes;
+use super::{HostPattern, PathPrefix};
+use crate::policy::Rule;
+use crate::web::{Host, Target};
+
+/// A place in the list of upstreams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UpstreamId(pub usize);
+
+/// An application's address: what stands behind a route. Equal upstreams of several routes are one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Upstream {
+    /// Whether TLS is spoken to it.
+    pub tls: bool,
+    /// Name or address, IPv6 without brackets.
+    pub host: Arc<str>,
+    /// Port.
+    pub port: u16,
+    /// File with the CA certificates that vouch for it, instead of the system's.
+    pub ca_file: Option<Arc<std::path::Path>>,
+    /// How long a connect (TCP, then TLS) may take.
+    pub connect_timeout: Duration,
+    /// How long the upstream may stay silent before and within an answer.
+    pub read_timeout: Duration,
+    /// How long a WebSocket may stay silent.
+    pub idle_timeout: Duration,
+}
+
+/// A route.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Its name in logs: as configured, else `host` and `path`.
+    pub name: Arc<str>,
+    /// Which hosts.
+    pub host: HostPattern,
+    /// Which paths.
+    pub path: PathPrefix,
+    /// Who may pass.
+    pub rule: Rule,
+    /// Where to.
+    pub upstream: UpstreamId,
+    /// Whether the upstream sees the client's `Host`; else its own name.
+    pub keep_host: bool,
+    /// Whether the upstream gets the access token.
+    pub forward_access_token: bool,
+    /// Whether the client's `Authorization` goes to the upstream (default yes; it never makes an identity).
+    pub forward_authorization: bool,
+    /// The provider for this route's sign-ins, instead of the choice.
+    pub provider: Option<crate::oidc::ProviderId>,
+}
+
+/// All routes, compiled.
+///
+/// Precedence is the order of the lookups: an exact host, then wildcards by their length, then any
+/// host; in each of them path prefixes by their length. A lookup is one hash, so a table of 10,000
+/// routes costs what a table of one costs; `bench/` measures it.
+#[derive(Debug, Default)]
+pub struct RouteTable {
+    /// The upstreams that [`UpstreamId`] points into.
+    pub upstreams: Vec<Upstream>,
+    routes: Vec<Arc<Route>>,
+    exact: HashMap<Arc<str>, ByPath>,
+    /// By suffix: `.example.com`.
+    wildcard: HashMap<Arc<str>, ByPath>,
+    any: ByPath,
+}
+
+/// The routes of one host pattern, by path prefix.
+#[derive(Debug, Default)]
+struct ByPath {
+    routes: HashMap<Arc<str>, Arc<Route>>,
+    /// Bytes of the longest prefix.
+    longest: usize,
+}
+
+impl RouteTable {
+    /// Compiles routes. Two routes with the same host and path are the caller's problem to report;
+    /// here the first wins.
+    #[must_use]
+    pub fn new(routes: Vec<Route>, upstreams: Vec<Upstream>) -> Self {
+        let mut table = Self { upstreams, ..Self::default() };
+        for route in routes.into_iter().map(Arc::new) {
+            table.by_path(&route.host).insert(&route);
+            table.routes.push(route);
+        }
+        table
+    }
+
+    fn by_path(&mut self, host: &HostPattern) -> &mut ByPath {
+        match host {
+            HostPattern::Exact(name) => self.exact.entry(Arc::clone(name)).or_default(),
+            HostPattern::Wildcard(suffix) => self.wildcard.entry(Arc::clone(suffix)).or_default(),
+            HostPattern::Any => &mut self.any,
+        }
+    }
+
+    /// The route for a host and path: an exact host before a wildcard (the longest suffix first)
+    /// before any; within a host pattern the longest path. Hash lookups, so that 10,000 routes cost
+    /// what one costs. A host pattern that matches without a matching path falls through to the
+    /// next pattern.
+    #[must_use]
+    pub fn find(&self, host: &Host, target: &Target) -> Option<&Arc<Route>> {
+        self.find_by(host.name(), target.path())
+    }
+
+    fn find_by(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
+        let exact = self.exact.get(host);
+        let wildcards = suffixes(host).filter_map(|suffix| self.wildcard.get(suffix));
+        exact.into_iter().chain(wildcards).chain([&self.any]).find_map(|routes| routes.find(path))
+    }
+
+    /// All routes, in the order of the configuration.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.routes.iter()
+    }
+}
+
+impl ByPath {
+    fn insert(&mut self, route: &Arc<Route>) {
+        let prefix = &route.path.0;
+        self.longest = self.longest.max(prefix.len());
+        self.routes.entry(Arc::clone(prefix)).or_insert_with(|| Arc::clone(route));
+    }
+
+    fn find(&self, path: &str) -> Option<&Arc<Route>> {
+        prefixes(path, self.longest).find_map(|prefix| self.routes.get(prefix))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn route(name: &str, host: &str, path: &str) -> Route {
+        let host = match host.strip_prefix('*') {
+            None => HostPattern::Exact(host.into()),
+            Some("") => HostPattern::Any,
+            Some(suffix) => HostPattern::Wildcard(suffix.into()),
+        };
+        Route {
+            name: name.into(),
+            host,
+            path: PathPrefix(path.trim_end_matches('/').into()),
+            rule: Rule::default(),
+            upstream: UpstreamId(0),
+            keep_host: true,
+            forward_access_token: false,
+            forward_authorization: true,
+            provider: None,
+        }
+    }
+
+    /// A table of routes that are named by their host and path.
+    fn table(routes: &[(&str, &str)]) -> RouteTable {
+        let named = |(host, path): &(&str, &str)| route(&format!("{host}{path}"), host, path);
+        RouteTable::new(routes.iter().map(named).collect(), vec![])
+    }
+
+    fn found<'a>(table: &'a RouteTable, host: &str, path: &str) -> Option<&'a str> {
+        table.find_by(host, path).map(|route| &*route.name)
+    }
+
+    #[test]
+    fn the_longest_path_wins_at_segment_boundaries() {
+        let table = table(&[("w", "/"), ("w", "/admin/"), ("w", "/admin/users"), ("w", "/a/b/c")]);
+        let cases = [
+            ("/", "w/"),
+            ("/x", "w/"),
+            ("/admin", "w/admin/"),
+            ("/admin/", "w/admin/"),
+            ("/admin/x", "w/admin/"),
+            ("/administrator", "w/"),
+            ("/admin/users", "w/admin/users"),
+            ("/admin/users/1", "w/admin/users"),
+            ("/admin/users2", "w/admin/"),
+            ("/ADMIN", "w/"),
+            ("/a", "w/"),
+            ("/a/b", "w/"),
+            ("/a/b/c/", "w/a/b/c"),
+            ("/a/b/cc", "w/"),
+        ];
+        for (path, wanted) in cases {
+            assert_eq!(found(&table, "w", path), Some(wanted), "{path}");
+        }
+    }
+
+    #[test]
+    fn an_exact_host_goes_before_wildcards_and_they_before_any() {
+        let table = table(&[
+            ("*", "/"),
+            ("*.example.com", "/"),
+            ("*.b.example.com", "/"),
+            ("a.b.example.com", "/"),
+            ("example.com", "/"),
+        ]);
+        let cases = [
+            ("a.b.example.com", "a.b.example.com/"),
+            ("x.b.example.com", "*.b.example.com/"),
+            ("x.y.b.example.com", "*.b.example.com/"),
+            ("b.example.com", "*.example.com/"),
+            ("x.example.com", "*.example.com/"),
+            ("x.y.example.com", "*.example.com/"),
+            ("example.com", "example.com/"),
+            ("badexample.com", "*/"),
+            ("example.com.evil.test", "*/"),
+            ("com", "*/"),
+            ("10.0.0.1", "*/"),
+            ("[::1]", "*/"),
+        ];
+        for (host, wanted) in cases {
+            assert_eq!(found(&table, host, "/x"), Some(wanted), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_does_not_match_the_name_itself() {
+        let table = table(&[("*.example.com", "/")]);
+        for host in ["example.com", "xexample.com", "com", ""] {
+            assert_eq!(found(&table, host, "/"), None, "{host:?}");
+        }
+        assert!(found(&table, "x.example.com", "/").is_some());
+    }
+
+    #[test]
+    fn a_host_without_a_fitting_path_falls_through_to_the_next_pattern() {
+        let table = table(&[("w.example.com", "/admin"), ("*.example.com", "/api"), ("*", "/health")]);
+        let cases = [
+            ("/admin/x", Some("w.example.com/admin")),
+            ("/api", Some("*.example.com/api")),
+            ("/health", Some("*/health")),
+            ("/other", None),
+            ("/", None),
+        ];
+        for (path, wanted) in cases {
+            assert_eq!(found(&table, "w.example.com", path), wanted, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_more_exact_host_goes_before_the_longer_path() {
+        let table = table(&[("*.example.com", "/a/b/c"), ("w.example.com", "/")]);
+        assert_eq!(found(&table, "w.example.com", "/a/b/c"), Some("w.example.com/"));
+    }
+
+    #[test]
+    fn of_two_routes_with_the_same_host_and_path_the_first_wins() {
+        let routes = vec![route("first", "w", "/a"), route("second", "w", "/a/")];
+        let table = RouteTable::new(routes, vec![]);
+        assert_eq!(found(&table, "w", "/a"), Some("first"));
+        assert_eq!(table.iter().map(|route| &*route.name).collect::<Vec<_>>(), ["first", "second"]);
+    }
+
+    #[test]
+    fn an_empty_table_finds_nothing() {
+        assert_eq!(found(&RouteTable::default(), "w", "/"), None);
+    }
+
+    #[test]
+    fn every_one_of_ten_thousand_routes_is_found() {
+        let names: Vec<_> = (0..10_000).map(|n| (format!("h{}.test", n % 100), format!("/p{n}"))).collect();
+        let table = table(&names.iter().map(|(host, path)| (&**host, &**path)).collect::<Vec<_>>());
+        for (host, path) in &names {
+            let wanted = format!("{host}{path}");
+            assert_eq!(found(&table, host, &format!("{path}/x")), Some(&*wanted));
+        }
+        assert_eq!(table.iter().count(), 10_000);
+    }
+
+    /// The rule as one would tell it, without any table: of all routes that match, the one with the
+    /// most exact host, then with the longest path.
+    fn by_the_rule<'a>(routes: &'a [Route], host: &str, path: &str) -> Option<&'a str> {
+        let matching = routes.iter().filter_map(|route| {
+            let host_rank = match &route.host {
+                HostPattern::Exact(name) => (&**name == host).then_some(usize::MAX),
+                HostPattern::Wildcard(suffix) => host.ends_with(&**suffix).then_some(suffix.len()),
+                HostPattern::Any => Some(0),
+            }?;
+            let rest = path.strip_prefix(route.path.as_str())?;
+            (rest.is_empty() || rest.starts_with('/')).then_some((
+                host_rank,
+                route.path.as_str().len(),
+                route,
+            ))
+        });
+        // The first of equals, where `max_by_key` takes the last.
+        matching.rev().max_by_key(|(host, path, _)| (*host, *path)).map(|(_, _, route)| &*route.name)
+    }
+
+    proptest! {
+        #[test]
+        fn the_table_finds_what_the_rule_says(
+            routes in prop::collection::vec(("(\\*|\\*\\.b|\\*\\.a\\.b|b|a\\.b|a\\.a\\.b)", "(/[ab]{1,2}){0,3}"), 0..12),
+            host in "([ab]\\.){0,3}[ab]",
+            path in "(/[ab]{1,2}){0,4}/?",
+        ) {
+            let path = if path.is_empty() { "/".to_owned() } else { path };
+            let named = |(n, (host, path)): (usize, &(String, String))| route(&n.to_string(), host, path);
+            let routes: Vec<Route> = routes.iter().enumerate().map(named).collect();
+            let table = RouteTable::new(routes.clone(), vec![]);
+            prop_assert_eq!(found(&table, &host, &path), by_the_rule(&routes, &host, &path));
+        }
+    }
+}
