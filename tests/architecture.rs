@@ -342,8 +342,7 @@ fn every_module_of_the_crate_stands_in_a_layer_and_every_listed_owner_exists() {
     }
     for listed in PURE.iter().chain(OWNERS.iter().flat_map(|(_, owners)| *owners)) {
         let exists = files.iter().any(|(path, _)| path.starts_with(listed));
-        // `check` in config comes with the configuration.
-        assert!(exists || *listed == "config/check", "{listed} is listed here and not in src");
+        assert!(exists, "{listed} is listed here and not in src");
     }
 }
 

@@ -1,0 +1,15 @@
+//! The integration tests: the real binary between a real client, a provider and an application.
+//!
+//! One binary, so that it links once. [`support`] is the environment; every other file is a topic.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a harness that cannot go on has failed its test"
+)]
+#![expect(unreachable_pub, reason = "nothing is reachable from outside a test binary")]
+
+mod support;
+
+mod harness;

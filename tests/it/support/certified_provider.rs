@@ -1,0 +1,156 @@
+//! A provider that nobody here wrote: the OpenID-certified `oidc-provider` from npm.
+
+use serde_json::{Value, json};
+
+use super::certificate::Certificate;
+use super::gateway::{ProviderEntry, WIKI};
+use super::node::Program;
+use super::ports;
+
+/// A secret with everything that has to be form-encoded before it is put into a Basic header.
+pub const AWKWARD_SECRET: &str = "a b:c+d/e%f&g=h?i@j\"k";
+
+/// The ways in which the clients authenticate; the name is the `client_id`.
+pub const CLIENTS: &[&str] = &["client_secret_basic", "client_secret_post", "none"];
+
+/// A provider to be started.
+pub struct Builder {
+    settings: Value,
+    path: &'static str,
+    port: u16,
+    hosts: Vec<String>,
+}
+
+/// The provider; accounts `alice`, `bob` and `carol`, the password is the name.
+pub struct CertifiedProvider {
+    program: Program,
+    issuer: String,
+    client_ids: Vec<&'static str>,
+}
+
+impl CertifiedProvider {
+    /// One with an issuer as authentik has them: a path and a trailing slash.
+    pub fn start() -> Self {
+        Self::builder().start()
+    }
+
+    /// One to be changed before it starts.
+    pub fn builder() -> Builder {
+        Builder {
+            settings: json!({}),
+            path: "/application/o/intranet/",
+            port: ports::free(),
+            hosts: vec![format!("https://{WIKI}")],
+        }
+    }
+}
+
+impl Builder {
+    /// The issuer's path, with or without a slash at its end.
+    #[must_use]
+    pub fn path(mut self, path: &'static str) -> Self {
+        self.path = path;
+        self
+    }
+
+    /// One more origin of the gateway that may be returned to.
+    #[must_use]
+    pub fn host(mut self, origin: &str) -> Self {
+        self.hosts.push(origin.into());
+        self
+    }
+
+    /// Without an `end_session_endpoint`.
+    #[must_use]
+    pub fn without_end_session(mut self) -> Self {
+        self.settings["end_session"] = json!(false);
+        self
+    }
+
+    /// With TLS.
+    #[must_use]
+    pub fn tls(mut self, certificate: &Certificate) -> Self {
+        self.settings["tls"] = json!({ "certificate": certificate.chain, "key": certificate.key });
+        self
+    }
+
+    /// Starts it and waits until it listens.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start(mut self) -> CertifiedProvider {
+        let scheme = if self.settings["tls"].is_null() { "http" } else { "https" };
+        let issuer = format!("{scheme}://localhost:{}{}", self.port, self.path);
+        self.settings["issuer"] = json!(issuer);
+        self.settings["port"] = json!(self.port);
+        self.settings["clients"] = CLIENTS.iter().map(|method| client(method, &self.hosts)).collect();
+        let mut program = Program::start("provider.mjs");
+        assert_eq!(program.ask(&self.settings)["ready"], json!(issuer));
+        CertifiedProvider { program, issuer, client_ids: CLIENTS.to_vec() }
+    }
+}
+
+fn client(method: &str, hosts: &[String]) -> Value {
+    let at = |path: &str| -> Value { hosts.iter().map(|host| json!(format!("{host}{path}"))).collect() };
+    let mut client = json!({
+        "client_id": method,
+        "token_endpoint_auth_method": method,
+        "redirect_uris": at("/oauth2/callback"),
+        "post_logout_redirect_uris": at("/oauth2/signed_out"),
+    });
+    if method != "none" {
+        client["client_secret"] = json!(AWKWARD_SECRET);
+    }
+    client
+}
+
+impl CertifiedProvider {
+    /// Its entry in a gateway's configuration, with `client_secret_basic`.
+    pub fn entry(&self) -> ProviderEntry {
+        self.entry_for("client_secret_basic")
+    }
+
+    /// Its entry for one of [`CLIENTS`].
+    pub fn entry_for(&self, method: &str) -> ProviderEntry {
+        assert!(self.client_ids.contains(&method), "{method} is no client");
+        ProviderEntry {
+            id: "main".into(),
+            issuer: self.issuer.clone(),
+            client_id: method.into(),
+            client_secret: (method != "none").then(|| AWKWARD_SECRET.to_owned()),
+            more: format!(
+                "client_auth = \"{method}\"\nscopes = [\"openid\", \"profile\", \"email\", \"groups\"]\n"
+            ),
+        }
+    }
+
+    /// Its issuer.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// How often an endpoint was called: `token`, `me`, `jwks`, `session/end`, `auth` …
+    pub fn calls(&mut self, endpoint: &str) -> u64 {
+        self.program.ask(&json!({ "command": "counts" }))["counts"][endpoint].as_u64().unwrap_or(0)
+    }
+
+    /// What the client showed at the token endpoint: the scheme of `Authorization`, the parameters' names.
+    pub fn last_token_request(&mut self) -> Value {
+        self.program.ask(&json!({ "command": "counts" }))["last_token_request"].clone()
+    }
+
+    /// Signs with new keys from now on; the old ones stay published unless `forget`.
+    pub fn rotate_keys(&mut self, forget: bool) {
+        self.program.ask(&json!({ "command": "rotate_keys", "forget": forget }));
+    }
+
+    /// Goes away: connections are refused.
+    pub fn stop(&mut self) {
+        self.program.ask(&json!({ "command": "stop" }));
+    }
+
+    /// Comes back, knowing all that it knew.
+    pub fn come_back(&mut self) {
+        self.program.ask(&json!({ "command": "start" }));
+    }
+}
