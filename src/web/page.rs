@@ -1,7 +1,31 @@
 //! The pages that people see: accessible HTML, one embedded stylesheet, light and dark, no script.
 
-/// `default-src 'none'`, the hash of the embedded stylesheet, `form-action`, `frame-ancestors 'none'`, `base-uri 'none'`.
-pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'";
+use std::sync::LazyLock;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::HeaderValue;
+use sha2::{Digest, Sha256};
+
+/// The stylesheet, embedded in every page.
+const STYLE: &str = include_str!("templates/style.css");
+
+/// `default-src 'none'`, the hash of the embedded stylesheet, `form-action 'self'`,
+/// `frame-ancestors 'none'`, `base-uri 'none'`.
+#[must_use]
+pub fn content_security_policy() -> &'static HeaderValue {
+    static POLICY: LazyLock<HeaderValue> = LazyLock::new(policy);
+    &POLICY
+}
+
+/// Should the hash ever not fit into a header, pages go without style and not without a policy.
+fn policy() -> HeaderValue {
+    let hash = STANDARD.encode(Sha256::digest(STYLE));
+    let rest = "form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+    let policy = format!("default-src 'none'; style-src 'sha256-{hash}'; {rest}");
+    HeaderValue::try_from(policy)
+        .unwrap_or(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"))
+}
 
 /// One provider on the sign-in page.
 #[derive(Clone, Debug)]

@@ -1,8 +1,13 @@
 //! An answer that the gateway gives itself.
 
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
 use http::{HeaderMap, StatusCode};
+
+use super::page;
 
 /// Status, headers and a whole body. Every reply is `Cache-Control: no-store`,
 /// `X-Content-Type-Options: nosniff` and `Referrer-Policy: no-referrer`.
@@ -20,27 +25,42 @@ impl Reply {
     /// A reply without a body.
     #[must_use]
     pub fn empty(status: StatusCode) -> Self {
-        todo!()
+        let headers = HeaderMap::from_iter([
+            (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+            (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+            (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        ]);
+        Self { status, headers, body: Bytes::new() }
     }
 
-    /// An HTML page under the pages' Content-Security-Policy ([`super::page::CONTENT_SECURITY_POLICY`]).
+    /// An HTML page under the pages' Content-Security-Policy ([`page::content_security_policy`]), in
+    /// no frame.
     #[must_use]
     pub fn html(status: StatusCode, page: String) -> Self {
-        todo!()
+        Self { body: Bytes::from(page), ..Self::empty(status) }
+            .with_header(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"))
+            .with_header(CONTENT_SECURITY_POLICY, page::content_security_policy().clone())
+            .with_header(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"))
     }
 
     /// A JSON body.
     #[must_use]
     pub fn json(status: StatusCode, body: &serde_json::Value) -> Self {
-        todo!()
+        Self { body: Bytes::from(body.to_string()), ..Self::empty(status) }
+            .with_header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
     }
 
-    /// A 303 to `location` (an absolute URL or a path that the caller has checked).
+    /// A 302 to `location` (an absolute URL or a path that the caller has checked).
     ///
     /// # Errors
-    /// [`LocationError`] when it holds bytes that may not stand in a header (RD-5).
+    /// [`LocationError`] when it is empty or holds bytes that may not stand in a header (RD-5):
+    /// everything but visible ASCII.
     pub fn redirect(location: &str) -> Result<Self, LocationError> {
-        todo!()
+        if location.is_empty() || !location.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(LocationError);
+        }
+        let location = HeaderValue::from_str(location).map_err(|_invalid| LocationError)?;
+        Ok(Self::empty(StatusCode::FOUND).with_header(LOCATION, location))
     }
 
     /// The same reply with one more header, which replaces one of the same name.
@@ -55,3 +75,85 @@ impl Reply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the redirect target holds bytes that are not allowed in a header")]
 pub struct LocationError;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(reply: &Reply, name: &str) -> Option<String> {
+        let mut values = reply.headers.get_all(name).iter();
+        let value = values.next()?.to_str().unwrap().to_owned();
+        assert_eq!(values.next(), None, "{name} stands once");
+        Some(value)
+    }
+
+    fn every_kind() -> [(&'static str, Reply); 4] {
+        [
+            ("empty", Reply::empty(StatusCode::NO_CONTENT)),
+            ("html", Reply::html(StatusCode::OK, "<p>".to_owned())),
+            ("json", Reply::json(StatusCode::OK, &serde_json::json!({}))),
+            ("redirect", Reply::redirect("/x").unwrap()),
+        ]
+    }
+
+    #[test]
+    fn no_reply_is_stored_sniffed_or_named_as_a_referrer() {
+        for (kind, reply) in every_kind() {
+            assert_eq!(header(&reply, "cache-control").as_deref(), Some("no-store"), "{kind}");
+            assert_eq!(header(&reply, "x-content-type-options").as_deref(), Some("nosniff"), "{kind}");
+            assert_eq!(header(&reply, "referrer-policy").as_deref(), Some("no-referrer"), "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_page_comes_with_its_policy_and_stands_in_no_frame() {
+        let reply = Reply::html(StatusCode::FORBIDDEN, "<p>caf\u{e9}".to_owned());
+        assert_eq!(reply.status, StatusCode::FORBIDDEN);
+        assert_eq!(reply.body, "<p>caf\u{e9}".as_bytes());
+        assert_eq!(header(&reply, "content-type").as_deref(), Some("text/html; charset=utf-8"));
+        assert_eq!(header(&reply, "x-frame-options").as_deref(), Some("DENY"));
+        let policy = header(&reply, "content-security-policy").unwrap();
+        assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
+    }
+
+    #[test]
+    fn json_is_sent_as_json() {
+        let reply = Reply::json(StatusCode::UNAUTHORIZED, &serde_json::json!({"code": "sign_in_required"}));
+        assert_eq!(reply.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(reply.body, r#"{"code":"sign_in_required"}"#);
+        assert_eq!(header(&reply, "content-type").as_deref(), Some("application/json"));
+    }
+
+    #[test]
+    fn a_redirect_is_a_302_without_a_body() {
+        let reply = Reply::redirect("https://op.test/authorize?a=b%20c&d='").unwrap();
+        assert_eq!((reply.status, reply.body.len()), (StatusCode::FOUND, 0));
+        assert_eq!(header(&reply, "location").as_deref(), Some("https://op.test/authorize?a=b%20c&d='"));
+    }
+
+    #[test]
+    fn a_redirect_target_that_could_end_the_header_is_refused() {
+        let rows = [
+            "",
+            "/a\r\nSet-Cookie: x=y",
+            "/a\nb",
+            "/a\rb",
+            "/a\0",
+            "/a\tb",
+            "/a b",
+            " /a",
+            "/caf\u{e9}",
+            "/\u{7f}",
+        ];
+        for location in rows {
+            assert_eq!(Reply::redirect(location).err(), Some(LocationError), "{location:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_replaces_one_of_the_same_name() {
+        let reply =
+            Reply::empty(StatusCode::OK).with_header(CACHE_CONTROL, HeaderValue::from_static("private"));
+        assert_eq!(header(&reply, "cache-control").as_deref(), Some("private"));
+    }
+}
