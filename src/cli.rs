@@ -1,9 +1,203 @@
 //! The command line: `run`, `check`, `example-config`, `keygen`, `demo`.
+//!
+//! Exit status: 0 when all went well, 78 (`EX_CONFIG` of sysexits.h) for a configuration that can't be
+//! used, 2 for wrong arguments, 1 for everything else. What went wrong stands on standard error.
 
+mod summary;
+
+use std::error::Error;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, ConfigError, KeyFileError, KeyOrigin, Settings};
+use crate::random::{RandomError, random_bytes};
+use crate::server::{self, RunError};
+use crate::session::Key;
+use crate::telemetry::logging;
+
+const EX_CONFIG: u8 = 78;
+
+/// An authentication gateway: signs people in with OpenID Connect in front of applications that know
+/// nothing of sign-in, and tells them in request headers who is asking.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway until it is told to stop (SIGTERM or SIGINT: requests in flight are finished)
+    Run(ConfigPath),
+    /// Check a configuration file and say what it means; exit status 78 if it can't be used
+    Check(ConfigPath),
+    /// Print a configuration file with every setting, each explained and at its default
+    ExampleConfig,
+    /// Print a new key for `session.keys`
+    Keygen,
+}
+
+#[derive(Debug, Args)]
+struct ConfigPath {
+    /// The configuration file
+    #[arg(
+        short,
+        long = "config",
+        value_name = "PATH",
+        env = "PORTCULLIS_CONFIG",
+        default_value = "/etc/portcullis/portcullis.toml"
+    )]
+    path: PathBuf,
+}
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
+    #[error(transparent)]
+    Logging(#[from] logging::AlreadySet),
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error("can't write to standard output")]
+    Output(#[from] std::io::Error),
+}
+
+impl Failure {
+    const fn exit_status(&self) -> u8 {
+        match self {
+            Self::Config(_) => EX_CONFIG,
+            Self::KeyFile(_) | Self::Logging(_) | Self::Random(_) | Self::Run(_) | Self::Output(_) => 1,
+        }
+    }
+}
 
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
-    todo!()
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => return tell_usage(&usage),
+    };
+    install_crypto_provider();
+    match cli.command.execute() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            tell(&failure);
+            ExitCode::from(failure.exit_status())
+        }
+    }
+}
+
+impl Command {
+    fn execute(self) -> Result<(), Failure> {
+        match self {
+            Self::Run(config) => run(&config.path),
+            Self::Check(config) => check(&config.path),
+            Self::ExampleConfig => print(config::EXAMPLE),
+            Self::Keygen => print(Key::from_bytes(random_bytes()?).to_text().expose()),
+        }
+    }
+}
+
+fn run(path: &Path) -> Result<(), Failure> {
+    let mut settings = config::load(path)?;
+    logging::init(&settings.log)?;
+    for warning in &settings.warnings {
+        tracing::warn!(event = "config_warning", warning);
+    }
+    if settings.keys.is_empty() {
+        settings.keys.push(own_key(&settings)?);
+    }
+    Ok(server::run(settings)?)
+}
+
+/// The key that the gateway keeps for itself; an operator should know that there is one.
+fn own_key(settings: &Settings) -> Result<Key, KeyFileError> {
+    let (key, origin) = config::load_or_create_key(&settings.data_dir)?;
+    match origin {
+        KeyOrigin::Made(path) => tracing::info!(event = "session_key_made", path = %path.display()),
+        KeyOrigin::Found(path) => tracing::debug!(event = "session_key_found", path = %path.display()),
+    }
+    Ok(key)
+}
+
+fn check(path: &Path) -> Result<(), Failure> {
+    let settings = config::load(path)?;
+    print(&format!("{} is a good configuration.\n\n{}", path.display(), summary::of(&settings)))
+}
+
+/// TLS everywhere uses one provider of cryptography; whoever installs one first decides, so this comes
+/// before anything that speaks TLS.
+fn install_crypto_provider() {
+    // It fails only where a provider is installed already, which in this process is this one.
+    let _already_installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+/// Help and version go to standard output with status 0, wrong arguments to standard error with 2.
+fn tell_usage(usage: &clap::Error) -> ExitCode {
+    let printed = usage.print();
+    match (usage.use_stderr(), printed) {
+        (false, Ok(())) => ExitCode::SUCCESS,
+        (true, _) => ExitCode::from(2),
+        (false, Err(_)) => ExitCode::FAILURE,
+    }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        // `portcullis example-config | head` is no failure.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// The failure and what caused it, on standard error.
+fn tell(failure: &Failure) {
+    let mut text = failure.to_string();
+    let mut cause = failure.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    // Where nobody listens there is nobody to tell.
+    let _unheard = writeln!(std::io::stderr().lock(), "portcullis: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_fit_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_configuration_is_where_the_argument_says_or_at_its_fixed_place() {
+        let path = |arguments: &[&str]| match Cli::try_parse_from(arguments).unwrap().command {
+            Command::Run(config) | Command::Check(config) => config.path,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(path(&["portcullis", "check", "--config", "a.toml"]), Path::new("a.toml"));
+        assert_eq!(path(&["portcullis", "run", "-c", "a.toml"]), Path::new("a.toml"));
+    }
+
+    #[test]
+    fn only_a_wrong_configuration_ends_with_78() {
+        let config = ConfigError { file: "a.toml".to_owned(), problems: Vec::new() };
+        assert_eq!(Failure::from(config).exit_status(), 78);
+        assert_eq!(Failure::Run(RunError::Start("no".to_owned())).exit_status(), 1);
+    }
 }

@@ -6,6 +6,7 @@
 
 mod check;
 mod file;
+mod key_file;
 mod outside;
 mod problem;
 mod read;
@@ -22,6 +23,7 @@ use crate::route::HostSettings;
 use crate::session::Key;
 use crate::telemetry::logging::LogSettings;
 
+pub use key_file::{KeyFileError, KeyOrigin, load_or_create_key};
 pub use problem::{ConfigError, Problem};
 
 /// Everything a gateway runs on.

@@ -1,0 +1,109 @@
+//! What `portcullis check` says about a good configuration: what the gateway will do with it, and what
+//! is to be registered at the providers.
+
+use crate::config::{Settings, StoreKind};
+use crate::idp::ProviderSettings;
+use crate::policy::{Access, Rule};
+use crate::route::{HostPattern, HostSettings, Route, RouteTable, Upstream, UpstreamId};
+
+/// The summary, a block of lines for each subject, warnings last.
+pub(super) fn of(settings: &Settings) -> String {
+    let blocks = [
+        block("Listeners", listeners(settings)),
+        block("Routes", settings.gateway.routes.iter().map(|route| line(route, &settings.gateway.routes))),
+        settings.providers.iter().map(|provider| provider_block(provider, settings)).collect(),
+        block("Identity headers", settings.gateway.reading.headers.names().map(ToString::to_string)),
+        block("Sessions", sessions(settings)),
+        block("Warnings", settings.warnings.iter().cloned()),
+    ];
+    blocks.into_iter().filter(|block| !block.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+/// A title and its lines; nothing where there are none.
+fn block(title: &str, lines: impl IntoIterator<Item = String>) -> String {
+    let lines: String = lines.into_iter().map(|line| format!("  {line}\n")).collect();
+    if lines.is_empty() { lines } else { format!("{title}\n{lines}") }
+}
+
+fn listeners(settings: &Settings) -> Vec<String> {
+    let listeners = settings.listeners.iter().map(|listener| match &listener.tls {
+        Some(tls) => format!("{} with TLS ({})", listener.address, tls.certificate.display()),
+        None => format!("{} without TLS", listener.address),
+    });
+    let admin = settings.admin.map(|address| format!("{address} for health and metrics (admin)"));
+    listeners.chain(admin).collect()
+}
+
+fn line(route: &Route, table: &RouteTable) -> String {
+    let host = pattern(&route.host);
+    let path = if route.path.as_str().is_empty() { "/" } else { route.path.as_str() };
+    let named =
+        if *route.name == *format!("{host}{path}") { String::new() } else { format!(" ({})", route.name) };
+    format!("{host}{path} -> {}, {}{named}", upstream(table, route.upstream), who(&route.rule))
+}
+
+fn upstream(table: &RouteTable, id: UpstreamId) -> String {
+    let Some(Upstream { tls, host, port, .. }) = table.upstreams.get(id.0) else { return String::new() };
+    let scheme = if *tls { "https" } else { "http" };
+    if host.contains(':') {
+        format!("{scheme}://[{host}]:{port}")
+    } else {
+        format!("{scheme}://{host}:{port}")
+    }
+}
+
+fn who(rule: &Rule) -> String {
+    match rule.access {
+        Access::Public => "public".to_owned(),
+        Access::Optional => "everybody, told who if signed in".to_owned(),
+        Access::SignedIn if rule.groups.is_empty() => "signed in".to_owned(),
+        Access::SignedIn => format!("signed in and in a group of: {}", rule.groups.join(", ")),
+    }
+}
+
+/// A provider, with the URIs that its client must be registered with.
+fn provider_block(provider: &ProviderSettings, settings: &Settings) -> String {
+    let paths = &settings.gateway.paths;
+    let mut lines = vec![format!("issuer {}, client {}", provider.issuer, provider.client_id.0)];
+    lines.push("register there as redirect URIs:".to_owned());
+    let uris = |path: &str| -> Vec<_> { settings.hosts.iter().map(|host| uri(host, path)).collect() };
+    lines.extend(uris(&paths.of(&provider.callback_path)));
+    lines.push("register there as post-logout redirect URIs:".to_owned());
+    lines.extend(uris(&paths.of("signed_out")));
+    block(&format!("Provider {} ({})", provider.id, provider.display_name), lines)
+}
+
+fn uri(host: &HostSettings, path: &str) -> String {
+    match &host.pattern {
+        HostPattern::Wildcard(_) => format!("  {}{path} for each name that is used", origin(host)),
+        HostPattern::Exact(_) | HostPattern::Any => format!("  {}{path}", origin(host)),
+    }
+}
+
+fn origin(host: &HostSettings) -> String {
+    let port = host.public_url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{}{port}", host.public_url.scheme(), pattern(&host.pattern))
+}
+
+fn sessions(settings: &Settings) -> Vec<String> {
+    let limits = &settings.gateway.reading.limits;
+    let store = match settings.store {
+        StoreKind::Disk => format!("on disk in {}", settings.data_dir.display()),
+        StoreKind::Memory => "in memory".to_owned(),
+    };
+    let keys = match settings.keys.len() {
+        0 => format!("key in {}, made on the first start", settings.data_dir.display()),
+        count => format!("{count} configured keys, of which the first seals"),
+    };
+    let idle = humantime::format_duration(limits.idle_timeout);
+    let max = humantime::format_duration(limits.max_lifetime);
+    vec![store, keys, format!("end after {idle} without use, and {max} after sign-in")]
+}
+
+fn pattern(pattern: &HostPattern) -> String {
+    match pattern {
+        HostPattern::Exact(name) => name.to_string(),
+        HostPattern::Wildcard(suffix) => format!("*{suffix}"),
+        HostPattern::Any => "*".to_owned(),
+    }
+}
