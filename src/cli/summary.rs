@@ -35,11 +35,9 @@ fn listeners(settings: &Settings) -> Vec<String> {
 }
 
 fn line(route: &Route, table: &RouteTable) -> String {
-    let host = pattern(&route.host);
-    let path = if route.path.as_str().is_empty() { "/" } else { route.path.as_str() };
-    let named =
-        if *route.name == *format!("{host}{path}") { String::new() } else { format!(" ({})", route.name) };
-    format!("{host}{path} -> {}, {}{named}", upstream(table, route.upstream), who(&route.rule))
+    let place = format!("{}{}", route.host, route.path);
+    let named = if *route.name == *place { String::new() } else { format!(" ({})", route.name) };
+    format!("{place} -> {}, {}{named}", upstream(table, route.upstream), who(&route.rule))
 }
 
 fn upstream(table: &RouteTable, id: UpstreamId) -> String {
@@ -82,7 +80,7 @@ fn uri(host: &HostSettings, path: &str) -> String {
 
 fn origin(host: &HostSettings) -> String {
     let port = host.public_url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    format!("{}://{}{port}", host.public_url.scheme(), pattern(&host.pattern))
+    format!("{}://{}{port}", host.public_url.scheme(), host.pattern)
 }
 
 fn sessions(settings: &Settings) -> Vec<String> {
@@ -98,12 +96,4 @@ fn sessions(settings: &Settings) -> Vec<String> {
     let idle = humantime::format_duration(limits.idle_timeout);
     let max = humantime::format_duration(limits.max_lifetime);
     vec![store, keys, format!("end after {idle} without use, and {max} after sign-in")]
-}
-
-fn pattern(pattern: &HostPattern) -> String {
-    match pattern {
-        HostPattern::Exact(name) => name.to_string(),
-        HostPattern::Wildcard(suffix) => format!("*{suffix}"),
-        HostPattern::Any => "*".to_owned(),
-    }
 }

@@ -68,7 +68,7 @@ impl Check<'_> {
         let Some(Checked { routes, .. }) = routes else { return };
         let reaches = |host: &HostPattern| covers(host, pattern) || covers(pattern, host);
         if !routes.iter().any(|route| reaches(&route.host)) {
-            self.warnings.push(format!("host {}: no route is for this host", shown(pattern)));
+            self.warnings.push(format!("host {}: no route is for this host", pattern));
         }
     }
 
@@ -76,13 +76,12 @@ impl Check<'_> {
         if url.scheme() != "http" {
             return;
         }
-        let name = shown(pattern);
         let cookies = "its cookies go without `Secure` and the `__Host-` prefix";
         self.warnings.push(if rules::is_loopback(url) {
-            format!("host {name}: plain http on a loopback host, {cookies}")
+            format!("host {pattern}: plain http on a loopback host, {cookies}")
         } else {
             format!(
-                "host {name}: danger_insecure_http: sessions can be read and stolen on the way, {cookies}"
+                "host {pattern}: danger_insecure_http: sessions can be read and stolen on the way, {cookies}"
             )
         });
     }
@@ -126,20 +125,11 @@ fn default_url(pattern: &HostPattern) -> Option<Url> {
 fn public(text: &str, pattern: &HostPattern, danger: bool) -> Result<Url, String> {
     let url = rules::origin_url(&text.replacen("://*.", &format!("://{PLACEHOLDER}."), 1))?;
     if url.host_str() != Some(&url_host(pattern)) {
-        return Err(format!("is not a URL of {}", shown(pattern)));
+        return Err(format!("is not a URL of {}", pattern));
     }
     if url.scheme() == "http" && !danger && !rules::is_loopback(&url) {
         let ways = "write https, or danger_insecure_http = true if nobody can listen on the way";
         return Err(format!("is plain http on a host that is not loopback; {ways}"));
     }
     Ok(url)
-}
-
-/// A pattern as an operator writes it.
-fn shown(pattern: &HostPattern) -> String {
-    match pattern {
-        HostPattern::Exact(name) => name.to_string(),
-        HostPattern::Wildcard(suffix) => format!("*{suffix}"),
-        HostPattern::Any => "*".to_owned(),
-    }
 }

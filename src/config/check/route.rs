@@ -147,8 +147,7 @@ impl Check<'_> {
                 rules::once(name, &mut context.names, "is the name of another route")
             })
             .optional()?;
-        let path = path.as_ref().map_err(|told| *told)?.as_str();
-        let path = if path.is_empty() { "/" } else { path };
+        let path = path.as_ref().map_err(|told| *told)?;
         Ok(name.map_or_else(|| format!("{host}{path}").into(), Arc::from))
     }
 
