@@ -25,7 +25,7 @@ use crate::random::{RandomError, random_bytes};
 pub const MAX_COOKIE_VALUE: usize = 4096 - 256;
 
 /// The largest session, as JSON. Tokens and claims come from outside and need a bound.
-pub const MAX_RECORD: usize = 256 * 1024;
+pub const MAX_RECORD: usize = 512 * 1024;
 
 /// The format of both; it is in front of every value and in its associated data.
 const VERSION: u8 = 1;
