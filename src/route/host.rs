@@ -71,6 +71,64 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_pattern_is_a_name_or_a_wildcard_or_any() {
+        let exact = |name: &str| Ok(HostPattern::Exact(name.into()));
+        let wildcard = |suffix: &str| Ok(HostPattern::Wildcard(suffix.into()));
+        let cases = [
+            ("wiki.example.com", exact("wiki.example.com")),
+            ("localhost", exact("localhost")),
+            ("WIKI.Example.COM.", exact("wiki.example.com")),
+            ("127.0.0.1", exact("127.0.0.1")),
+            ("[::1]", exact("[::1]")),
+            ("xn--bcher-kva.example", exact("xn--bcher-kva.example")),
+            ("*.example.com", wildcard(".example.com")),
+            ("*.Example.Com", wildcard(".example.com")),
+            ("*.localhost", wildcard(".localhost")),
+            ("*", Ok(HostPattern::Any)),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(HostPattern::parse(text), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_refused() {
+        let texts = [
+            "",
+            " ",
+            "*.",
+            "*.*",
+            "**",
+            "*.*.example.com",
+            "w*.example.com",
+            "wiki.*.com",
+            "*example.com",
+            ".example.com",
+            "*..example.com",
+            "wiki..example.com",
+            "wiki.example.com:443",
+            "*.example.com:443",
+            "https://wiki.example.com",
+            "wiki.example.com/",
+            "user@wiki.example.com",
+            "bücher.example",
+            "*.0.0.1",
+            "*.127.0.0.1",
+            "*.[::1]",
+        ];
+        for text in texts {
+            assert_eq!(HostPattern::parse(text), Err(PatternError::Host), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_prints_as_it_is_written() {
+        for text in ["wiki.example.com", "*.example.com", "*"] {
+            assert_eq!(HostPattern::parse(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
     fn suffixes_are_cut_at_labels_longest_first() {
         let cases: [(&str, &[&str]); 3] = [("a.b.c", &[".b.c", ".c"]), ("localhost", &[]), ("xa.b", &[".b"])];
         for (name, wanted) in cases {

@@ -67,6 +67,57 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_prefix_has_the_canonical_form_of_a_target_and_no_slash_at_its_end() {
+        let cases = [
+            ("/", ""),
+            ("/admin", "/admin"),
+            ("/admin/", "/admin"),
+            ("/a/b/", "/a/b"),
+            ("/%7Ejoe", "/~joe"),
+            ("/caf%c3%a9", "/caf%C3%A9"),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(PathPrefix::parse(text).as_ref().map(PathPrefix::as_str), Ok(wanted), "{text}");
+        }
+        assert_eq!(PathPrefix::parse("/"), Ok(PathPrefix::root()));
+    }
+
+    #[test]
+    fn what_could_never_match_or_match_in_two_ways_is_refused() {
+        let texts = [
+            "",
+            "admin",
+            "/a b",
+            "/a//b",
+            "//",
+            "/a/../b",
+            "/.",
+            "/%2e%2e/",
+            "/a%2fb",
+            "/a;x",
+            "/a#b",
+            "/a?b",
+            "/a?",
+            "/*",
+            "/api/*",
+            "/a\\b",
+            "/é",
+            "/%zz",
+            "https://x/",
+        ];
+        for text in texts {
+            assert!(matches!(PathPrefix::parse(text), Err(PatternError::Path(_))), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_prints_as_a_path() {
+        for (text, wanted) in [("/", "/"), ("/admin/", "/admin")] {
+            assert_eq!(PathPrefix::parse(text).unwrap().to_string(), wanted);
+        }
+    }
+
+    #[test]
     fn prefixes_end_at_segment_boundaries_longest_first() {
         let cases: [(&str, usize, &[&str]); 8] = [
             ("/a/b", 99, &["/a/b", "/a", ""]),
