@@ -45,8 +45,11 @@ pub enum Preset {
     Remote,
 }
 
+/// A preset, a name in it, and what fills it.
+type Row = (Preset, &'static str, fn() -> Source);
+
 /// THE TABLE: each row is set where its preset is chosen, and stripped from clients everywhere.
-const TABLE: &[(Preset, &str, fn() -> Source)] = &[
+const TABLE: &[Row] = &[
     (Preset::XForwarded, "x-forwarded-user", || Source::User),
     (Preset::XForwarded, "x-forwarded-email", || Source::Email),
     (Preset::XForwarded, "x-forwarded-groups", || Source::Groups),

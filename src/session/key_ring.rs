@@ -292,7 +292,7 @@ mod tests {
             ("64 bytes", STANDARD.encode([BYTES, BYTES].concat())),
             ("hex", "fbefbeff07119c334d88e0125a6b90c1d22f3974a5031db766f8419f0acc58e6".to_owned()),
             ("a phrase", "correct horse battery staple".to_owned()),
-            ("white space within", format!("{} {}", &good[..10], &good[10..])),
+            ("white space within", good.replacen('i', " i", 1)),
             ("both alphabets", good.replacen('+', "-", 1)),
             ("bits after the end", STANDARD_NO_PAD.encode(BYTES).replace("OY", "OZ")),
             ("two lines", format!("{good}\n{good}\n")),

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     const LIMITS: Limits =
-        Limits { idle_timeout: Duration::from_secs(600), max_lifetime: Duration::from_secs(3600) };
+        Limits { idle_timeout: Duration::from_mins(10), max_lifetime: Duration::from_hours(1) };
 
     fn at(secs: u64) -> UnixTime {
         UnixTime::from_secs(10_000 + secs)
