@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::{Index, Lease, Page, Record, Replaced, SessionStore, StoreKey, Stored};
 use crate::clock::{Clock, UnixTime};
+use crate::telemetry::Events;
 
 /// A fresh, empty store of one backend, and what the suite needs around it.
 pub(super) struct Fixture {
@@ -99,11 +100,21 @@ mod disk {
     for_each_case!(tests_of, super::disk_fixture());
 }
 
+mod observed {
+    for_each_case!(tests_of, super::observed_fixture());
+}
+
 fn memory_fixture() -> Fixture {
     let clock = Clock::manual(START);
     let store = Arc::new(super::memory::MemoryStore::new(clock.clone()));
     let counted = Arc::clone(&store);
     Fixture { store, clock, rows: Box::new(move || counted.rows()), _guard: None }
+}
+
+fn observed_fixture() -> Fixture {
+    let memory = memory_fixture();
+    let store = super::observed::ObservedStore::new(Arc::clone(&memory.store), Events::quiet());
+    Fixture { store: Arc::new(store), ..memory }
 }
 
 fn disk_fixture() -> Fixture {

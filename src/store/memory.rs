@@ -293,6 +293,15 @@ impl State {
 
 #[cfg(test)]
 impl MemoryStore {
+    /// Makes every later operation fail, as an outage would.
+    pub(crate) fn break_down(&self) {
+        use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+        let panic_under_the_lock =
+            AssertUnwindSafe(|| self.write(|_, _| resume_unwind(Box::new("an outage"))));
+        assert!(catch_unwind::<_, Result<(), StoreError>>(panic_under_the_lock).is_err());
+    }
+
     /// How many entries of any kind there are.
     pub(super) fn rows(&self) -> usize {
         let state = self.state.lock().unwrap();

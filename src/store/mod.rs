@@ -5,6 +5,7 @@
 
 pub mod disk;
 pub mod memory;
+pub mod observed;
 
 #[cfg(test)]
 mod contract;

@@ -4,9 +4,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use redb::{Database, Error, ReadableDatabase as _};
 
-use super::super::StoreError;
 use super::file::OpenError;
 use super::tables::{Snapshot, Tables};
+use crate::store::StoreError;
 
 /// Opens the database again after it failed.
 pub(super) type Reopen = Box<dyn Fn() -> Result<Database, OpenError> + Send + Sync>;

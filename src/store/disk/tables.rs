@@ -7,8 +7,8 @@
 use bytes::Bytes;
 use redb::{Error, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 
-use super::super::{Index, Lease, Page, Record, StoreKey, Stored};
 use crate::clock::UnixTime;
+use crate::store::{Index, Lease, Page, Record, StoreKey, Stored};
 
 type Hash = &'static [u8; 32];
 

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use redb::Error;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::super::StoreError;
 use super::slot::{Fault, Slot};
 use super::tables::Tables;
 use crate::clock::{Clock, UnixTime};
+use crate::store::StoreError;
 
 /// How many changes go into one transaction at most.
 const BATCH: usize = 256;
