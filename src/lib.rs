@@ -21,42 +21,46 @@
 //! The order of the lines below is the law: a module imports only from lines above its own, never
 //! from its own line. `tests/architecture.rs` reads these lines and checks every import.
 
-// layer 1: time, entropy, secrets, what is told to the operator
+// layer 1: time, entropy, secrets
 pub mod clock;
 pub mod random;
 pub mod secret;
+
+// layer 2: what is told to the operator
 pub mod telemetry;
 
-// layer 2: HTTP as data; tokens as data
+// layer 3: HTTP as data; tokens as data
 pub mod token;
 pub mod web;
 
-// layer 3: protocol messages as data; who somebody is
+// layer 4: protocol messages as data; who somebody is
 pub mod identity;
 pub mod oidc;
 
-// layer 4: may they; what is remembered of them
+// layer 5: may they; what is remembered of them
 pub mod policy;
 pub mod session;
 
-// layer 5: which application; where sessions live; the provider over HTTP
+// layer 6: which application; where sessions live; the provider over HTTP
 pub mod idp;
 pub mod route;
 pub mod store;
 
-// layer 6: the verdict
+// layer 7: the verdict
 pub mod gateway;
 
-// layer 7: the URLs that the gateway answers itself
+// layer 8: the URLs that the gateway answers itself
 pub mod admin;
 pub mod endpoints;
 
-// layer 8: the file as written -> settings
+// layer 9: the file as written -> settings
 pub mod config;
 
-// layer 9: sockets; the only place that names pingora
+// layer 10: sockets; the only place that names pingora
 pub mod server;
 
-// layer 10: programs
-pub mod cli;
+// layer 11: a program around it all: a provider, an application, and the gateway in front
 pub mod demo;
+
+// layer 12: the command line
+pub mod cli;

@@ -25,7 +25,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("toml", &["config/"]),
     ("aes_gcm", &["session/"]),
     ("moka", &["gateway/sessions"]),
-    ("askama", &["web/page"]),
+    ("askama", &["web/page", "demo/page"]),
     ("prometheus_client", &["telemetry/"]),
     ("axum", &["admin/", "demo/"]),
     ("getrandom", &["random"]),

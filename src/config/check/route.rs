@@ -128,7 +128,10 @@ impl Check<'_> {
                 None => Ok(path),
             }
         };
-        path.check(&mut self.problems, rule).or(PathPrefix::root())
+        let place = path.place.clone();
+        let path = path.check(&mut self.problems, rule).optional()?;
+        let root = || PathPrefix::parse("/").map_err(|error| self.problems.add(&place, error.to_string()));
+        path.map_or_else(root, Ok)
     }
 
     fn route_name(
