@@ -1,24 +1,44 @@
 //! The provider over HTTP: limits, discovery with back-off, the key set cache.
+//!
+//! What is asked and what is accepted is decided in [`crate::oidc`]; this module sends, waits, caches and
+//! counts. Requests run on the gateway's own runtime, whoever awaits them. What cannot be had is
+//! [`Unavailable`], never an empty answer.
 
+mod discovery;
+mod flight;
 pub mod jwks;
+#[cfg(test)]
+mod loopback;
 pub mod transport;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
+use url::Url;
 
 use crate::clock::{Clock, UnixTime};
 use crate::oidc::authorize::LoginAttempt;
-use crate::oidc::exchange::{ExchangeError, TokenResponse};
-use crate::oidc::id_token::IdTokenError;
+use crate::oidc::exchange::{self, ClientAuth, CodeExchange, ExchangeError, TokenResponse};
+use crate::oidc::id_token::{self, Expected, IdTokenError};
 use crate::oidc::metadata::Metadata;
-use crate::oidc::userinfo::UserinfoError;
-use crate::oidc::{ClientId, Issuer, ProviderId};
+use crate::oidc::userinfo::{self, PROTECTED, UserinfoError};
+use crate::oidc::{ClientId, Issuer, ProviderId, media_type};
 use crate::secret::Secret;
 use crate::telemetry::Events;
-use crate::token::{Algorithm, Claims};
+use crate::token::{Algorithm, Claims, KeySet, jwk};
+use discovery::Discovery;
+use flight::Flight;
+use jwks::KeyCache;
+use transport::{Options, Transport};
+
+/// The most bytes of an answer, after decompression; key sets have a smaller bound.
+const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+
+/// The most bytes of a key set.
+const MAX_KEY_SET_BYTES: usize = jwk::MAX_BYTES;
 
 /// How the client authenticates, as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +125,20 @@ pub struct SignedIn {
 /// A provider: settings, what discovery said, keys. Shared by all requests.
 #[derive(Debug)]
 pub struct Provider {
+    inner: Arc<Inner>,
+}
+
+/// What tasks on the runtime share with the provider.
+#[derive(Debug)]
+struct Inner {
     settings: ProviderSettings,
+    transport: Transport,
+    runtime: Handle,
+    clock: Clock,
+    events: Events,
+    discovery: Discovery,
+    keys: KeyCache,
+    key_flight: Flight<Result<(), Unavailable>>,
 }
 
 /// A provider that can't be set up at all (a CA file that can't be read, for example).
@@ -129,19 +162,28 @@ impl Provider {
         clock: Clock,
         events: Events,
     ) -> Result<Arc<Self>, SetupError> {
-        todo!()
+        let setup_error = |reason| SetupError { id: settings.id.clone(), reason };
+        let discovery = Discovery::new(&settings.issuer).map_err(|error| setup_error(error.to_string()))?;
+        let transport = Transport::new(&transport_options(&settings), runtime.clone())
+            .map_err(|error| setup_error(error.to_string()))?;
+        let keys = KeyCache::new(clock.now());
+        let key_flight = Flight::default();
+        let inner = Inner { settings, transport, runtime, clock, events, discovery, keys, key_flight };
+        Ok(Arc::new(Self { inner: Arc::new(inner) }))
     }
 
     /// Its settings.
     #[must_use]
-    pub const fn settings(&self) -> &ProviderSettings {
-        &self.settings
+    pub fn settings(&self) -> &ProviderSettings {
+        &self.inner.settings
     }
 
     /// Starts discovery on the runtime: at once, again with back-off (1 s doubling to 60 s, with
-    /// jitter) until it succeeds, then every hour. A failed refresh keeps the last good metadata.
+    /// jitter) until it succeeds, then every hour. A failed refresh keeps the last good metadata. It ends
+    /// with the provider.
     pub fn start_discovery(self: &Arc<Self>) {
-        todo!()
+        let provider = Arc::downgrade(&self.inner);
+        self.inner.runtime.spawn(discovery::keep_up(provider));
     }
 
     /// The metadata, if discovery has succeeded once. When it has not, one attempt is made now
@@ -150,13 +192,16 @@ impl Provider {
     /// # Errors
     /// [`Unavailable`].
     pub async fn metadata(&self) -> Result<Arc<Metadata>, Unavailable> {
-        todo!()
+        match self.inner.discovery.metadata() {
+            Some(metadata) => Ok(metadata),
+            None => self.inner.discover().await,
+        }
     }
 
-    /// Whether discovery has succeeded (for `/readyz`'s body and the metrics).
+    /// Whether the last discovery succeeded (for `/readyz`'s body and the metrics).
     #[must_use]
     pub fn is_up(&self) -> bool {
-        todo!()
+        self.inner.discovery.is_up()
     }
 
     /// Exchanges the code (once, never retried: TE-3), verifies the ID token (an unknown key
@@ -169,6 +214,507 @@ impl Provider {
         attempt: &LoginAttempt,
         code: &Secret<String>,
     ) -> Result<SignedIn, SignInError> {
-        todo!()
+        let metadata = self.metadata().await?;
+        let tokens = self.inner.exchange(&metadata, attempt, code).await?;
+        let mut claims = self.inner.verify(attempt, code, &tokens).await?;
+        if let Some(more) = self.inner.userinfo(&metadata, &tokens, &claims).await? {
+            claims.absorb(more, PROTECTED);
+        }
+        let now = self.inner.clock.now();
+        let access_expires_at = tokens.expires_in.map(|life| now + life);
+        Ok(SignedIn { tokens, claims, access_expires_at })
+    }
+}
+
+impl Inner {
+    async fn exchange(
+        &self,
+        metadata: &Metadata,
+        attempt: &LoginAttempt,
+        code: &Secret<String>,
+    ) -> Result<TokenResponse, SignInError> {
+        let request = exchange::request(&CodeExchange {
+            token_endpoint: &metadata.token_endpoint,
+            client_id: &self.settings.client_id,
+            auth: &client_auth(&self.settings, metadata),
+            code,
+            verifier: &attempt.verifier,
+            redirect_uri: &attempt.redirect_uri,
+        });
+        let answer = self.call("token", request, MAX_ANSWER_BYTES).await?;
+        Ok(exchange::response(&answer)?)
+    }
+
+    /// ID-4: a token whose key is unknown fetches the key set once, and is then verified once more.
+    async fn verify(
+        self: &Arc<Self>,
+        attempt: &LoginAttempt,
+        code: &Secret<String>,
+        tokens: &TokenResponse,
+    ) -> Result<Claims, SignInError> {
+        let verdict = self.verify_once(attempt, code, tokens);
+        let Err(IdTokenError::UnknownKey { kid }) = &verdict else { return Ok(verdict?) };
+        let fetched = self.fetch_newer_keys(kid.as_deref()).await?;
+        let verdict = self.verify_once(attempt, code, tokens);
+        if let Err(IdTokenError::UnknownKey { kid }) = &verdict
+            && fetched
+        {
+            self.keys.refuse(kid.as_deref(), self.clock.now());
+        }
+        Ok(verdict?)
+    }
+
+    fn verify_once(
+        &self,
+        attempt: &LoginAttempt,
+        code: &Secret<String>,
+        tokens: &TokenResponse,
+    ) -> Result<Claims, IdTokenError> {
+        let expected = Expected {
+            issuer: &self.settings.issuer,
+            client_id: &self.settings.client_id,
+            algorithms: &self.settings.id_token_algorithms,
+            nonce: &attempt.nonce,
+            access_token: &tokens.access_token,
+            code,
+            leeway: self.settings.leeway,
+        };
+        id_token::verify(&tokens.id_token, &self.keys.current(), &expected, self.clock.now())
+    }
+
+    /// Fetches the key set if it may be fetched now for an unknown key, and says whether it was. Whoever
+    /// comes while a fetch is under way waits for that one.
+    async fn fetch_newer_keys(self: &Arc<Self>, kid: Option<&str>) -> Result<bool, Unavailable> {
+        let begin = || {
+            let inner = Arc::clone(self);
+            let may_fetch = self.keys.may_fetch(kid, self.clock.now());
+            may_fetch.then_some(async move { inner.refetch_keys().await })
+        };
+        let fetched = self.key_flight.join(&self.runtime, begin).await;
+        Ok(fetched.transpose()?.is_some())
+    }
+
+    async fn refetch_keys(self: Arc<Self>) -> Result<(), Unavailable> {
+        let Some(metadata) = self.discovery.metadata() else { return Ok(()) };
+        let keys = self.fetch_keys(&metadata).await?;
+        self.keys.replace(keys);
+        Ok(())
+    }
+
+    async fn fetch_keys(&self, metadata: &Metadata) -> Result<KeySet, Unavailable> {
+        let answer = self.call("jwks", get(&metadata.jwks_uri), MAX_KEY_SET_BYTES).await?;
+        let body = successful("jwks", &answer)?;
+        KeySet::parse(body).map_err(|error| Unavailable { reason: error.to_string() })
+    }
+
+    /// UI-1: the answer counts only if it is about the subject of the ID token.
+    async fn userinfo(
+        &self,
+        metadata: &Metadata,
+        tokens: &TokenResponse,
+        claims: &Claims,
+    ) -> Result<Option<Claims>, SignInError> {
+        let Some(endpoint) = metadata.userinfo_endpoint.as_ref().filter(|_| self.settings.userinfo) else {
+            return Ok(None);
+        };
+        let request = userinfo::request(endpoint, &tokens.access_token);
+        let answer = self.call("userinfo", request, MAX_ANSWER_BYTES).await?;
+        let subject = claims.string("sub").ok().flatten().unwrap_or_default();
+        Ok(Some(userinfo::response(&answer, subject)?))
+    }
+
+    /// One call to the provider, counted under `call`.
+    async fn call(
+        &self,
+        call: &'static str,
+        request: Result<http::Request<Vec<u8>>, http::Error>,
+        max_bytes: usize,
+    ) -> Result<http::Response<Bytes>, Unavailable> {
+        let request = request.or(Err(Unavailable { reason: format!("{call}: no request can be made") }))?;
+        let started = Instant::now();
+        let answer = self.transport.send(request, max_bytes).await;
+        let ok = answer.as_ref().is_ok_and(|answer| answer.status().is_success());
+        self.events.provider_called(&self.settings.id.0, call, ok, started.elapsed());
+        answer.map_err(|error| Unavailable { reason: format!("{call}: {error}") })
+    }
+}
+
+fn transport_options(settings: &ProviderSettings) -> Options {
+    Options {
+        ca_file: settings.ca_file.clone(),
+        timeout: settings.timeout,
+        plain_http: settings.issuer.0.starts_with("http://"),
+    }
+}
+
+/// How the client authenticates: as configured, else by what the provider lists.
+fn client_auth(settings: &ProviderSettings, metadata: &Metadata) -> ClientAuth {
+    let Some(secret) = settings.client_secret.clone() else { return ClientAuth::None };
+    match settings.client_auth.unwrap_or_else(|| listed_auth(metadata)) {
+        ClientAuthMethod::ClientSecretBasic => ClientAuth::Basic(secret),
+        ClientAuthMethod::ClientSecretPost => ClientAuth::Post(secret),
+        ClientAuthMethod::None => ClientAuth::None,
+    }
+}
+
+fn listed_auth(metadata: &Metadata) -> ClientAuthMethod {
+    let methods = &metadata.token_endpoint_auth_methods;
+    if methods.is_empty() || methods.iter().any(|method| method == "client_secret_basic") {
+        ClientAuthMethod::ClientSecretBasic
+    } else {
+        ClientAuthMethod::ClientSecretPost
+    }
+}
+
+fn get(url: &Url) -> Result<http::Request<Vec<u8>>, http::Error> {
+    http::Request::get(url.as_str()).header(http::header::ACCEPT, "application/json").body(Vec::new())
+}
+
+/// TE-1: status 200 and a JSON media type.
+fn successful<'a>(call: &str, answer: &'a http::Response<Bytes>) -> Result<&'a [u8], Unavailable> {
+    let refused = |what| Err(Unavailable { reason: format!("{call}: the provider answered {what}") });
+    if answer.status() != http::StatusCode::OK {
+        return refused(answer.status().as_u16().to_string());
+    }
+    match media_type(answer).as_deref() {
+        Some("application/json" | "application/jwk-set+json") => Ok(answer.body()),
+        Some(_) | None => refused("something else than JSON".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use axum::http::StatusCode;
+    use serde_json::json;
+
+    use super::loopback::{Op, reply};
+    use super::*;
+    use crate::web::return_to::ReturnTo;
+
+    const NOW: UnixTime = UnixTime::from_secs(1_700_000_000);
+
+    /// A provider on loopback, the gateway's view of it, and the clock of both.
+    struct Bench {
+        op: Op,
+        clock: Clock,
+        provider: Arc<Provider>,
+    }
+
+    impl Bench {
+        async fn new() -> Self {
+            Self::with(|_| ()).await
+        }
+
+        async fn with(change: impl FnOnce(&mut ProviderSettings)) -> Self {
+            let op = Op::start(NOW).await;
+            let mut settings = settings(&op);
+            change(&mut settings);
+            let clock = Clock::manual(NOW);
+            let provider =
+                Provider::new(settings, Handle::current(), clock.clone(), Events::quiet()).unwrap();
+            Self { op, clock, provider }
+        }
+
+        async fn sign_in(&self) -> Result<SignedIn, SignInError> {
+            let code = Secret::new("code-1".to_owned());
+            self.provider.complete(&attempt(&self.op), &code).await
+        }
+    }
+
+    fn settings(op: &Op) -> ProviderSettings {
+        ProviderSettings {
+            id: ProviderId("main".into()),
+            display_name: "Main".into(),
+            issuer: Issuer(op.issuer().into()),
+            client_id: ClientId("client".into()),
+            client_secret: Some(Secret::new("secret".to_owned())),
+            client_auth: None,
+            scopes: vec!["openid".into()],
+            authorization_params: Vec::new(),
+            id_token_algorithms: vec![Algorithm::ES256],
+            userinfo: true,
+            leeway: Duration::from_secs(10),
+            ca_file: None,
+            timeout: Duration::from_secs(10),
+            callback_path: "callback".into(),
+        }
+    }
+
+    fn attempt(op: &Op) -> LoginAttempt {
+        LoginAttempt {
+            provider: ProviderId("main".into()),
+            issuer: Issuer(op.issuer().into()),
+            client_id: ClientId("client".into()),
+            state: Secret::new("s1".to_owned()),
+            nonce: Secret::new("n1".to_owned()),
+            verifier: Secret::new("v1".to_owned()),
+            redirect_uri: "https://app.test/oauth2/callback".to_owned(),
+            return_to: ReturnTo::root(),
+            started_at: NOW,
+        }
+    }
+
+    fn is_unknown_key(verdict: &Result<SignedIn, SignInError>) -> bool {
+        matches!(verdict, Err(SignInError::IdToken(IdTokenError::UnknownKey { .. })))
+    }
+
+    #[tokio::test]
+    async fn a_sign_in_brings_tokens_and_merged_claims() {
+        let bench = Bench::new().await;
+        let signed_in = bench.sign_in().await.unwrap();
+        let claims = &signed_in.claims;
+        assert_eq!(claims.string("sub"), Ok(Some("alice")));
+        assert_eq!(claims.string("email"), Ok(Some("alice@op.test")), "from userinfo");
+        assert_eq!(claims.string("iss"), Ok(Some(bench.op.issuer().as_str())), "UI-3");
+        assert_eq!(signed_in.access_expires_at, Some(NOW + Duration::from_mins(5)));
+        assert_eq!(bench.op.hits(), ["discovery", "jwks", "token", "userinfo"]);
+        assert!(bench.provider.is_up());
+    }
+
+    #[tokio::test]
+    async fn userinfo_is_not_asked_where_it_is_off() {
+        let bench = Bench::with(|settings| settings.userinfo = false).await;
+        let signed_in = bench.sign_in().await.unwrap();
+        assert!(!signed_in.claims.has("email"));
+        assert_eq!(bench.op.count("userinfo"), 0);
+    }
+
+    #[tokio::test]
+    async fn userinfo_about_somebody_else_ends_the_sign_in() {
+        let bench = Bench::new().await;
+        bench.op.answer("userinfo", reply(StatusCode::OK, &json!({"sub": "aliceinvalid"})));
+        let verdict = bench.sign_in().await;
+        let mismatch = Err(SignInError::Userinfo(UserinfoError::SubjectMismatch));
+        assert_eq!(
+            format!("{verdict:?}"),
+            format!("{mismatch:?}", mismatch = mismatch as Result<SignedIn, _>)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_rotation_just_before_signing_costs_one_fetch() {
+        let bench = Bench::new().await;
+        bench.sign_in().await.unwrap();
+        bench.op.rotate("k2");
+        bench.sign_in().await.unwrap();
+        assert_eq!(bench.op.count("jwks"), 2, "TK-109");
+        bench.op.rotate("k3");
+        bench.sign_in().await.unwrap();
+        assert_eq!(bench.op.count("jwks"), 3, "a second rotation at once");
+    }
+
+    #[tokio::test]
+    async fn sign_ins_that_meet_one_rotation_share_its_fetch() {
+        let bench = Bench::new().await;
+        bench.provider.metadata().await.unwrap();
+        bench.op.rotate("k2");
+        let verdicts = futures::future::join_all((0..20).map(|_| bench.sign_in())).await;
+        for verdict in verdicts {
+            verdict.unwrap();
+        }
+        let fetched = bench.op.count("jwks");
+        assert!((2..=4).contains(&fetched), "the first set, and at most what the bucket holds: {fetched}");
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_never_published_is_not_fetched_for_twice_in_a_minute() {
+        let bench = Bench::new().await;
+        bench.sign_in().await.unwrap();
+        bench.op.sign_with_unpublished_key();
+        for _ in 0..5 {
+            assert!(is_unknown_key(&bench.sign_in().await));
+        }
+        assert_eq!(bench.op.count("jwks"), 2, "the first set, and one fetch for the unknown key");
+        assert_eq!(bench.op.count("token"), 6, "TE-3: one token request for each attempt");
+        bench.clock.advance(Duration::from_mins(1));
+        assert!(is_unknown_key(&bench.sign_in().await));
+        assert_eq!(bench.op.count("jwks"), 3);
+    }
+
+    #[tokio::test]
+    async fn a_fetch_that_was_not_allowed_refuses_no_key() {
+        let bench = Bench::new().await;
+        bench.provider.metadata().await.unwrap();
+        while bench.provider.inner.keys.may_fetch(None, NOW) {}
+        bench.op.rotate("k2");
+        assert!(is_unknown_key(&bench.sign_in().await));
+        bench.clock.advance(Duration::from_secs(20));
+        bench.sign_in().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_key_set_that_can_not_be_fetched_leaves_the_last_good_one() {
+        let bench = Bench::new().await;
+        bench.sign_in().await.unwrap();
+        let rows = [
+            ("outage", reply(StatusCode::SERVICE_UNAVAILABLE, &json!({}))),
+            ("no key set", reply(StatusCode::OK, &json!([]))),
+            ("redirect", reply(StatusCode::FOUND, &json!({}))),
+        ];
+        for (name, answer) in rows {
+            bench.op.answer("jwks", answer);
+            bench.op.sign_with_unpublished_key();
+            let verdict = bench.sign_in().await;
+            assert!(matches!(verdict, Err(SignInError::Unavailable(_))), "{name}: {verdict:?}");
+            bench.op.sign_with_published_key();
+            assert!(bench.sign_in().await.is_ok(), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bad_signature_fetches_nothing() {
+        let bench = Bench::new().await;
+        bench.op.change_claims(|claims| claims["nonce"] = json!("n11"));
+        let verdict = bench.sign_in().await;
+        assert!(matches!(verdict, Err(SignInError::IdToken(IdTokenError::Rejected(_)))), "{verdict:?}");
+        bench.op.forge_signature();
+        let verdict = bench.sign_in().await;
+        assert!(matches!(verdict, Err(SignInError::IdToken(IdTokenError::Rejected(_)))), "{verdict:?}");
+        assert_eq!((bench.op.count("jwks"), bench.op.count("userinfo")), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn the_code_is_sent_once_whatever_comes_of_it() {
+        let refused = ExchangeError::Refused { status: 400, error: "invalid_grant".to_owned() };
+        let rows = [
+            (StatusCode::INTERNAL_SERVER_ERROR, json!({}), ExchangeError::Unavailable { status: 500 }),
+            (StatusCode::BAD_REQUEST, json!({"error": "invalid_grant"}), refused),
+            (StatusCode::FOUND, json!({}), ExchangeError::Malformed("neither 200 nor an error")),
+        ];
+        for (status, body, wanted) in rows {
+            let bench = Bench::new().await;
+            bench.op.answer("token", reply(status, &body));
+            let SignInError::Exchange(error) = bench.sign_in().await.unwrap_err() else { panic!("{status}") };
+            assert_eq!(error, wanted, "{status}");
+            assert_eq!(bench.op.count("token"), 1, "TE-3 {status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_endpoint_that_hangs_is_unavailable_and_asked_once() {
+        let bench = Bench::with(|settings| settings.timeout = Duration::from_secs(1)).await;
+        bench.provider.metadata().await.unwrap();
+        bench.op.hang("token");
+        let verdict = bench.sign_in().await;
+        assert!(matches!(&verdict, Err(SignInError::Unavailable(_))), "{verdict:?}");
+        assert_eq!(bench.op.count("token"), 1);
+    }
+
+    #[tokio::test]
+    async fn the_client_authenticates_as_configured_or_as_listed() {
+        let listed = |methods: &[&str]| Some(json!(methods));
+        let rows = [
+            ("nothing listed", None, None, "basic"),
+            ("basic listed", listed(&["client_secret_post", "client_secret_basic"]), None, "basic"),
+            ("post alone listed", listed(&["private_key_jwt", "client_secret_post"]), None, "post"),
+            (
+                "configured",
+                listed(&["client_secret_basic"]),
+                Some(ClientAuthMethod::ClientSecretPost),
+                "post",
+            ),
+        ];
+        for (name, methods, configured, wanted) in rows {
+            let bench = Bench::with(|settings| settings.client_auth = configured).await;
+            if let Some(methods) = methods {
+                bench
+                    .op
+                    .change_metadata(|document| document["token_endpoint_auth_methods_supported"] = methods);
+            }
+            bench.sign_in().await.unwrap();
+            assert_eq!(bench.op.client_auth(), wanted, "{name}");
+        }
+        let public = Bench::with(|settings| settings.client_secret = None).await;
+        public.sign_in().await.unwrap();
+        assert_eq!(public.op.client_auth(), "none");
+    }
+
+    #[tokio::test]
+    async fn a_provider_that_is_back_works_at_once() {
+        let bench = Bench::new().await;
+        bench.op.down.store(true, Ordering::SeqCst);
+        let verdict = bench.sign_in().await;
+        assert!(matches!(verdict, Err(SignInError::Unavailable(_))), "{verdict:?}");
+        assert!(!bench.provider.is_up());
+        bench.op.down.store(false, Ordering::SeqCst);
+        bench.sign_in().await.unwrap();
+        assert!(bench.provider.is_up());
+    }
+
+    #[tokio::test]
+    async fn all_who_wait_for_metadata_share_one_attempt() {
+        let bench = Bench::new().await;
+        bench.op.down.store(true, Ordering::SeqCst);
+        let waiting = futures::future::join_all((0..20).map(|_| bench.provider.metadata()));
+        assert!(waiting.await.iter().all(Result::is_err));
+        assert_eq!(bench.op.count("discovery"), 1);
+    }
+
+    #[tokio::test]
+    async fn an_outage_keeps_the_last_good_metadata() {
+        let bench = Bench::new().await;
+        let first = bench.provider.metadata().await.unwrap();
+        bench.op.down.store(true, Ordering::SeqCst);
+        bench.provider.inner.discover().await.unwrap_err();
+        assert!(!bench.provider.is_up());
+        assert!(Arc::ptr_eq(&first, &bench.provider.metadata().await.unwrap()));
+    }
+
+    #[tokio::test]
+    async fn metadata_that_is_refused_changes_nothing() {
+        let bench = Bench::new().await;
+        let first = bench.provider.metadata().await.unwrap();
+        bench.op.change_metadata(|document| document["issuer"] = json!("https://evil.test"));
+        let error = bench.provider.inner.discover().await.unwrap_err();
+        assert!(error.reason.contains("evil.test"), "TK-138 {error}");
+        assert!(Arc::ptr_eq(&first, &bench.provider.metadata().await.unwrap()));
+    }
+
+    #[tokio::test]
+    async fn metadata_without_keys_is_not_used() {
+        let bench = Bench::new().await;
+        bench.op.answer("jwks", reply(StatusCode::INTERNAL_SERVER_ERROR, &json!({})));
+        bench.provider.metadata().await.unwrap_err();
+        assert!(!bench.provider.is_up());
+    }
+
+    #[tokio::test]
+    async fn discovery_goes_on_until_the_provider_is_there() {
+        let bench = Bench::new().await;
+        bench.op.down.store(true, Ordering::SeqCst);
+        bench.provider.start_discovery();
+        bench.op.wait_for("discovery", 1).await;
+        bench.op.down.store(false, Ordering::SeqCst);
+        bench.op.wait_for("jwks", 1).await;
+        assert!(bench.op.count("discovery") >= 2);
+    }
+
+    #[tokio::test]
+    async fn discovery_ends_with_its_provider() {
+        let bench = Bench::new().await;
+        let gone = Arc::downgrade(&bench.provider.inner);
+        drop(bench);
+        tokio::time::timeout(Duration::from_secs(10), discovery::keep_up(gone)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn no_error_tells_a_code_or_a_secret() {
+        let bench = Bench::with(|settings| settings.timeout = Duration::from_secs(1)).await;
+        bench.provider.metadata().await.unwrap();
+        bench.op.hang("token");
+        let told = format!("{:?}", bench.sign_in().await.unwrap_err());
+        assert!(!told.contains("code-1") && !told.contains("secret"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn a_ca_file_that_can_not_be_read_is_told_at_once() {
+        let op = Op::start(NOW).await;
+        let mut settings = settings(&op);
+        settings.ca_file = Some("/nonexistent/ca.pem".into());
+        let error =
+            Provider::new(settings, Handle::current(), Clock::manual(NOW), Events::quiet()).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent/ca.pem"), "{error}");
     }
 }

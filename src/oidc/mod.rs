@@ -49,10 +49,14 @@ fn error_code(text: &str) -> String {
     if known_shape { text.to_owned() } else { "unknown".to_owned() }
 }
 
+/// The media type of an answer in lower case, without its parameters.
+pub(crate) fn media_type(answer: &http::Response<bytes::Bytes>) -> Option<String> {
+    let content_type = answer.headers().get(http::header::CONTENT_TYPE)?.to_str().ok()?;
+    let essence = content_type.split(';').next().unwrap_or_default();
+    Some(essence.trim().to_ascii_lowercase())
+}
+
 /// Whether an answer's content type is `application/json`, whatever its parameters.
 fn is_json(answer: &http::Response<bytes::Bytes>) -> bool {
-    let content_type = answer.headers().get(http::header::CONTENT_TYPE);
-    let essence =
-        content_type.and_then(|value| value.to_str().ok()).and_then(|value| value.split(';').next());
-    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+    media_type(answer).is_some_and(|media_type| media_type == "application/json")
 }
