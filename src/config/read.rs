@@ -187,7 +187,8 @@ fn unknown(name: &str, known: &[&str]) -> String {
     // Two letters wrong in a long word is a typing mistake; in a short one it is another word.
     let near = |key: &&&str| strsim::damerau_levenshtein(name, key) <= (key.len() / 3).clamp(1, 3);
     let distance = |key: &&&str| strsim::damerau_levenshtein(name, key);
-    let part = |key: &&&str| name.len() > 3 && (key.contains(name) || name.contains(**key));
+    // `timeout` for `idle_timeout`, `issuer_url` for `issuer`; not `hidden` for `id`.
+    let part = |key: &&&str| name.len().min(key.len()) > 3 && (key.contains(name) || name.contains(**key));
     match known.iter().filter(|key| near(key) || part(key)).min_by_key(distance) {
         Some(key) => format!("unknown key; did you mean `{key}`?"),
         None => format!("unknown key; known here: {}", known.join(", ")),
@@ -416,10 +417,6 @@ impl Read for SecretRef {
             (None, None) => Err(problems.add(place, "has neither `file` nor `env`; one is wanted")),
         }
     }
-
-    fn keys(path: &str, found: &mut Vec<String>) {
-        SecretTable::keys(path, found);
-    }
 }
 
 /// A value as a message repeats it: escaped, cut, without a password in a URL.
@@ -447,5 +444,72 @@ fn without_userinfo(text: &str) -> String {
     match (text.split_once("://"), text.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://…@{rest}"),
         _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units_of_1024_and_1000() {
+        let cases: &[(&str, Option<usize>)] = &[
+            ("65536", Some(65536)),
+            ("12B", Some(12)),
+            ("64KiB", Some(64 << 10)),
+            ("64 MiB", Some(64 << 20)),
+            ("1GiB", Some(1 << 30)),
+            ("2kB", Some(2000)),
+            ("2MB", Some(2_000_000)),
+            ("", None),
+            ("KiB", None),
+            ("-1", None),
+            ("1.5MiB", None),
+            ("1 mib", None),
+            ("99999999999999999999", None),
+            ("99999999999GiB", None),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(Size::parse(text).map(|size| size.0), *wanted, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_message_repeats_is_escaped_and_cut_and_holds_no_password() {
+        let long = "x".repeat(200);
+        let cases: &[(&str, String)] = &[
+            ("plain", "\"plain\"".to_owned()),
+            ("a\nb\u{1b}[31m", "\"a\\nb\\u{1b}[31m\"".to_owned()),
+            ("https://me:hunter2@host/", "\"https://…@host/\"".to_owned()),
+            ("http://me:hunt@er2@host/", "\"http://…@host/\"".to_owned()),
+            (&long, format!("\"{}…\"", "x".repeat(MAX_SHOWN_CHARS))),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(show(&DeValue::String((*text).into())), *wanted, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_nearly_right_is_suggested() {
+        let known = ["issuer", "client_id", "client_secret", "id", "idle_timeout"];
+        let cases: &[(&str, Option<&str>)] = &[
+            ("isuer", Some("issuer")),
+            ("issuer_url", Some("issuer")),
+            ("clientid", Some("client_id")),
+            ("client-secret", Some("client_secret")),
+            ("timeout", Some("idle_timeout")),
+            ("ID", None),
+            ("hidden", None),
+            ("colour", None),
+        ];
+        for (name, wanted) in cases {
+            let message = unknown(name, &known);
+            match wanted {
+                Some(key) => assert_eq!(message, format!("unknown key; did you mean `{key}`?"), "{name}"),
+                None => {
+                    assert!(message.starts_with("unknown key; known here: issuer, "), "{name}: {message}")
+                }
+            }
+        }
     }
 }

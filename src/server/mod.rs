@@ -1,19 +1,398 @@
 //! Sockets: the only place that names pingora.
+//!
+//! Puts a gateway together from its settings and runs it: [`connection`] accepts and reads request
+//! heads, [`edge`] holds Pingora's filters around the gateway's verdict, [`drain`] ends it all.
+//! Pingora's own `Server` is not used, for the reasons that `drain` tells.
+//!
+//! Two runtimes: one proxies; the other does everything else (provider, store, admin listener,
+//! names), so that neither makes the other wait.
 
-use crate::config::Settings;
+mod background;
+mod body;
+mod connection;
+mod convert;
+mod drain;
+mod edge;
+mod head;
+mod keys;
+mod life;
+mod tls;
+mod transport;
+mod upstream;
 
-/// Why the server did not start or did not go on.
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora::proxy::{HttpProxy, http_proxy};
+use pingora::server::configuration::ServerConf;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio_util::sync::CancellationToken;
+
+use self::connection::{Door, Entrance};
+use self::drain::{Drain, Pace, Signals};
+use self::edge::Edge;
+pub use self::keys::KeysError;
+pub use self::tls::TlsError;
+pub use self::upstream::UpstreamError;
+use self::upstream::Upstreams;
+use crate::admin::Admin;
+use crate::clock::Clock;
+use crate::config::{ListenerSettings, ServerSettings, Settings, StoreKind};
+use crate::gateway::sessions::Sessions;
+use crate::gateway::{Gateway, Shared};
+use crate::idp::{Provider, SetupError};
+use crate::store::SessionStore;
+use crate::store::disk::{DiskStore, OpenError};
+use crate::store::memory::MemoryStore;
+use crate::telemetry::Events;
+use crate::telemetry::metrics::Metrics;
+
+/// Threads for everything that is not proxying.
+const CONTROL_THREADS: usize = 2;
+
+/// The system's queue of connections that wait to be accepted.
+const BACKLOG: u32 = 4096;
+
+/// How long tasks may take to be dropped after the drain.
+const LAST_TASKS: Duration = Duration::from_secs(1);
+
+/// So often an upstream is tried in all; a failed connect sooner stops it ([`upstream`]).
+const MAX_TRIES: usize = 4;
+
+/// Idle connections that are kept to all upstreams together, for each thread.
+const UPSTREAM_POOL: usize = 1024;
+
+/// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Told in words; `exit_code` says which status the process ends with.
-    #[error("{0}")]
-    Start(String),
+    /// The threads.
+    #[error("the runtime can't be started: {0}")]
+    Runtime(#[source] io::Error),
+    /// The signal handlers.
+    #[error("signals can't be caught: {0}")]
+    Signals(#[source] io::Error),
+    /// A listener, the admin listener among them.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Certificate or key of a listener.
+    #[error("listener {address}: {source}")]
+    Tls {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: TlsError,
+    },
+    /// An upstream.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// The certificate authorities that the system trusts, which vouch for https upstreams.
+    #[error("the system's certificate authorities can't be loaded: {0}")]
+    SystemCas(String),
+    /// The session keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// A provider.
+    #[error(transparent)]
+    Provider(#[from] SetupError),
 }
 
-/// Runs the gateway until it is told to stop (SIGTERM, SIGINT: drain; SIGHUP is caught). Blocks.
+/// Runs the gateway until it is told to stop (SIGTERM, SIGINT: drain; a second one: at once; SIGHUP
+/// is caught). Blocks.
 ///
 /// # Errors
 /// [`RunError`].
 pub fn run(settings: Settings) -> Result<(), RunError> {
-    todo!()
+    let runtimes = Runtimes::new(&settings.server)?;
+    let control = runtimes.control.handle().clone();
+    let mut signals = control.block_on(async { Signals::catch() }).map_err(RunError::Signals)?;
+    let running = runtimes.start(settings, Clock::system())?;
+    control.block_on(async {
+        signals.stop().await;
+        running.stop();
+        tokio::select! {
+            () = running.finished() => {}
+            // Asked twice.
+            () = signals.stop() => {
+                running.stop_now();
+                running.finished().await;
+            }
+        }
+    });
+    running.end();
+    Ok(())
+}
+
+/// Starts the gateway beside the caller; it ends when the returned value is dropped, or decently with
+/// [`Running::stop`]. May be called inside an async runtime: it brings its own and does not block.
+///
+/// # Errors
+/// [`RunError`].
+pub fn start(settings: Settings, clock: Clock) -> Result<Running, RunError> {
+    Runtimes::new(&settings.server)?.start(settings, clock)
+}
+
+/// A gateway that runs.
+#[derive(Debug)]
+pub struct Running {
+    runtimes: Option<Runtimes>,
+    addresses: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
+    ends: Ends,
+}
+
+/// The three moments of an end.
+#[derive(Clone, Debug, Default)]
+struct Ends {
+    stop: CancellationToken,
+    hurry: CancellationToken,
+    finished: CancellationToken,
+}
+
+impl Ends {
+    /// Waits to be told, drains, tells that it is done.
+    async fn run(self, drain: Arc<Drain>, pace: Pace) {
+        self.stop.cancelled().await;
+        tracing::info!(event = "stopping", "no new connections are taken soon; requests in flight finish");
+        let left = drain.run(pace, &self.hurry).await;
+        if left > 0 {
+            tracing::warn!(event = "stopped", requests = left, "requests were cut off");
+        } else {
+            tracing::info!(event = "stopped", "every request was finished");
+        }
+        self.finished.cancel();
+    }
+}
+
+impl Running {
+    /// Where it listens, in the order of the settings: with the ports that the system chose for 0.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Where the admin listener is.
+    #[must_use]
+    pub const fn admin(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// Begins the drain.
+    pub fn stop(&self) {
+        self.ends.stop.cancel();
+    }
+
+    /// Ends the drain at once.
+    pub fn stop_now(&self) {
+        self.ends.stop.cancel();
+        self.ends.hurry.cancel();
+    }
+
+    /// Waits for the end of the drain. What is still in progress then, WebSockets among it, ends when
+    /// this is dropped.
+    pub async fn finished(&self) {
+        self.ends.finished.cancelled().await;
+    }
+
+    /// Waits for the threads; not to be called inside an async runtime.
+    fn end(mut self) {
+        if let Some(runtimes) = self.runtimes.take() {
+            // Whatever is still in progress is dropped here, and writes its access event.
+            runtimes.proxy.shutdown_timeout(LAST_TASKS);
+            runtimes.control.shutdown_timeout(LAST_TASKS);
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(runtimes) = self.runtimes.take() {
+            runtimes.proxy.shutdown_background();
+            runtimes.control.shutdown_background();
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Runtimes {
+    proxy: Runtime,
+    control: Runtime,
+}
+
+impl Runtimes {
+    fn new(settings: &ServerSettings) -> Result<Self, RunError> {
+        Ok(Self {
+            proxy: runtime("proxy", settings.threads.max(1))?,
+            control: runtime("control", CONTROL_THREADS)?,
+        })
+    }
+
+    fn start(self, settings: Settings, clock: Clock) -> Result<Running, RunError> {
+        // Pingora would install another one; whoever installed this one before did the same.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        for warning in &settings.warnings {
+            tracing::warn!(event = "configuration", "{warning}");
+        }
+        let open = Open::new(&settings, self.proxy.handle(), self.control.handle())?;
+        let assembly = Assembly::new(settings, clock, self.control.handle())?;
+        let running = Running {
+            addresses: open.addresses.clone(),
+            admin: open.admin.as_ref().and_then(|admin| admin.local_addr().ok()),
+            ends: Ends::default(),
+            runtimes: Some(self),
+        };
+        running.begin(assembly, open)?;
+        Ok(running)
+    }
+}
+
+fn runtime(name: &'static str, threads: usize) -> Result<Runtime, RunError> {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(threads).thread_name(name).enable_all().build().map_err(RunError::Runtime)
+}
+
+/// The listeners, open but not yet accepting.
+struct Open {
+    entrances: Vec<Entrance>,
+    addresses: Vec<SocketAddr>,
+    admin: Option<TcpListener>,
+}
+
+impl Open {
+    fn new(settings: &Settings, proxy: &Handle, control: &Handle) -> Result<Self, RunError> {
+        let mut open = Self { entrances: Vec::new(), addresses: Vec::new(), admin: None };
+        for listener in &settings.listeners {
+            open.add(listener, proxy)?;
+        }
+        open.admin = settings.admin.map(|address| bind(address, control)).transpose()?;
+        Ok(open)
+    }
+
+    fn add(&mut self, settings: &ListenerSettings, proxy: &Handle) -> Result<(), RunError> {
+        let address = settings.address;
+        let acceptor = settings.tls.as_ref().map(tls::load).transpose();
+        let acceptor = acceptor.map_err(|source| RunError::Tls { address, source })?;
+        let listener = bind(address, proxy)?;
+        let bound = listener.local_addr().map_err(|source| RunError::Listen { address, source })?;
+        tracing::info!(event = "listening", address = %bound, tls = acceptor.is_some());
+        self.addresses.push(bound);
+        self.entrances.push(Entrance::new(listener, acceptor, bound.port()));
+        Ok(())
+    }
+}
+
+fn bind(address: SocketAddr, runtime: &Handle) -> Result<TcpListener, RunError> {
+    let _entered = runtime.enter();
+    let listen = || {
+        let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|source| RunError::Listen { address, source })
+}
+
+/// The gateway and what is around it, put together.
+struct Assembly {
+    gateway: Arc<Gateway>,
+    upstreams: Arc<Upstreams>,
+    server: ServerSettings,
+}
+
+impl Assembly {
+    fn new(settings: Settings, clock: Clock, control: &Handle) -> Result<Self, RunError> {
+        let upstreams = Arc::new(Upstreams::new(&settings.gateway.routes.upstreams)?);
+        let events = Events::new(Arc::new(Metrics::new()), settings.log.access);
+        let keys = Arc::new(keys::load(settings.keys, settings.store, &settings.data_dir)?);
+        let store: Arc<dyn SessionStore> = match settings.store {
+            StoreKind::Disk => Arc::new(DiskStore::open(&settings.data_dir, clock.clone(), control.clone())?),
+            StoreKind::Memory => Arc::new(MemoryStore::new(clock.clone())),
+        };
+        let provider = |provider| Provider::new(provider, control.clone(), clock.clone(), events.clone());
+        let providers = settings.providers.into_iter().map(provider).collect::<Result<_, _>>()?;
+        let sessions = Sessions::new(
+            Arc::clone(&store),
+            Arc::clone(&keys),
+            clock.clone(),
+            control.clone(),
+            settings.cache_bytes,
+        );
+        let sessions = Arc::new(sessions);
+        let shared = Shared { store, sessions, keys, providers, clock, events, runtime: control.clone() };
+        let gateway = Arc::new(Gateway::new(settings.gateway, Arc::new(shared)));
+        Ok(Self { gateway, upstreams, server: settings.server })
+    }
+}
+
+impl Running {
+    /// Starts the tasks: providers, names, the admin listener, and with the first addresses known the
+    /// listeners.
+    fn begin(&self, assembly: Assembly, open: Open) -> Result<(), RunError> {
+        let Some(runtimes) = &self.runtimes else { return Ok(()) };
+        let (control, proxy) = (runtimes.control.handle(), runtimes.proxy.handle().clone());
+        let Assembly { gateway, upstreams, server } = assembly;
+        let shared = Arc::clone(gateway.shared());
+        let drain = Drain::new();
+        let edge = Edge::new(gateway, Arc::clone(&upstreams));
+        let door = Door::new(proxy_of(edge, &server)?, Arc::clone(&drain), shared.events.clone(), &server);
+
+        shared.providers.iter().for_each(Provider::start_discovery);
+        self.serve_admin(open.admin, &shared, &drain, control);
+        let (events, opened) = (shared.events.clone(), Arc::clone(&drain));
+        control.spawn(async move {
+            background::resolve_all(&upstreams, &events).await;
+            for entrance in open.entrances {
+                proxy.spawn(Arc::clone(&door).accept(entrance));
+            }
+            opened.opened();
+            background::keep_resolving(upstreams, events).await;
+        });
+        let pace = Pace { delay: server.shutdown_delay, timeout: server.shutdown_timeout };
+        control.spawn(self.ends.clone().run(drain, pace));
+        Ok(())
+    }
+
+    fn serve_admin(&self, listener: Option<TcpListener>, shared: &Shared, drain: &Drain, control: &Handle) {
+        let Some(listener) = listener else { return };
+        let admin = Admin {
+            metrics: Arc::clone(shared.events.metrics()),
+            store: Arc::clone(&shared.store),
+            providers: shared.providers.clone(),
+            accepting: drain.accepting(),
+        };
+        let finished = self.ends.finished.clone();
+        control.spawn(async move {
+            let served = admin.serve(listener, async move { finished.cancelled().await }).await;
+            if let Err(error) = served {
+                tracing::error!(event = "admin_failed", %error, "the admin listener has stopped");
+            }
+        });
+    }
+}
+
+/// The proxy around the filters.
+fn proxy_of(edge: Edge, server: &ServerSettings) -> Result<HttpProxy<Edge>, RunError> {
+    // Pingora loads them too, and panics where they can't be.
+    let mut authorities = pingora::tls::RootCertStore::empty();
+    pingora::tls::load_platform_certs_incl_env_into_store(&mut authorities)
+        .map_err(|error| RunError::SystemCas(error.to_string()))?;
+    let conf = ServerConf {
+        threads: server.threads,
+        max_retries: MAX_TRIES,
+        upstream_keepalive_pool_size: UPSTREAM_POOL,
+        ..ServerConf::default()
+    };
+    Ok(http_proxy(&Arc::new(conf), edge))
 }

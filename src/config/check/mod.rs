@@ -114,7 +114,7 @@ impl Check<'_> {
         let claim_paths = self.identity(identity);
         let headers = self.headers(headers);
         let server = self.server(server);
-        let admin = self.admin(admin);
+        let admin = self.admin(admin, listeners.as_deref().unwrap_or_default());
         let log = self.log(log);
 
         let (route::Checked { routes, upstreams }, hosts, session) = (routes?, hosts?, session?);
@@ -299,9 +299,19 @@ impl Check<'_> {
         })
     }
 
-    fn admin(&mut self, field: Field<file::Admin>) -> Result<Option<SocketAddr>, Told> {
+    fn admin(
+        &mut self,
+        field: Field<file::Admin>,
+        listeners: &[ListenerSettings],
+    ) -> Result<Option<SocketAddr>, Told> {
         let file::Admin { address } = field.or_empty()?;
-        let address = address.check(&mut self.problems, rules::address_or_off).or(Some(ADMIN_ADDRESS))?;
+        let taken = |address: SocketAddr| listeners.iter().any(|listener| listener.address == address);
+        let own = |address: Option<SocketAddr>| match address {
+            Some(address) if taken(address) => Err("is the address of a [[listener]] too"),
+            address => Ok(address),
+        };
+        let address = address.check(&mut self.problems, rules::address_or_off);
+        let address = address.check(&mut self.problems, own).or(Some(ADMIN_ADDRESS))?;
         if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
             self.warnings.push(format!("admin.address {address} can be reached from other machines"));
         }
@@ -336,3 +346,6 @@ const LEVELS: &[(&str, Level)] = &[
     ("debug", Level::Debug),
     ("trace", Level::Trace),
 ];
+
+#[cfg(test)]
+mod tests;

@@ -128,10 +128,7 @@ impl Check<'_> {
                 None => Ok(path),
             }
         };
-        let place = path.place.clone();
-        let path = path.check(&mut self.problems, rule).optional()?;
-        let root = || PathPrefix::parse("/").map_err(|error| self.problems.add(&place, error.to_string()));
-        path.map_or_else(root, Ok)
+        path.check(&mut self.problems, rule).or(PathPrefix::root())
     }
 
     fn route_name(

@@ -1,0 +1,785 @@
+//! The check, on files that differ from a good one by a few lines.
+
+use std::collections::BTreeSet;
+
+use sha2::{Digest as _, Sha256};
+use toml::de::{DeTable, DeValue};
+
+use super::*;
+use crate::config::{EXAMPLE, known_keys};
+use crate::policy::Access;
+use crate::route::HostPattern;
+
+const GOOD: &str = r#"
+[[listener]]
+address = "127.0.0.1:8080"
+
+[[provider]]
+id = "main"
+issuer = "https://op.example"
+client_id = "wiki"
+client_secret = { env = "SECRET" }
+
+[[host]]
+name = "wiki.example.com"
+
+[session]
+
+[identity]
+
+[headers]
+
+[[route]]
+host = "wiki.example.com"
+upstream = "http://10.0.0.5:3000"
+
+[server]
+
+[admin]
+
+[log]
+"#;
+
+const DOCS: &str = include_str!("../../../docs/configuration.md");
+
+fn stub_secret(reference: &SecretRef) -> Result<Secret<String>, String> {
+    let name = match reference {
+        SecretRef::File(name) | SecretRef::Env(name) => name.as_str(),
+    };
+    let key = |seed: &str| Key::from_bytes(Sha256::digest(seed).into()).to_text();
+    match name {
+        "SECRET" | "/run/secrets/oidc_client_secret" => Ok(Secret::new("hunter2".to_owned())),
+        "KEY" | "/run/secrets/session_key" => Ok(key("one")),
+        "KEY2" => Ok(key("two")),
+        other => Err(format!("the secret {other} is not there")),
+    }
+}
+
+fn stub_key_pair(tls: &TlsSettings) -> Result<(), KeyPairError> {
+    match (tls.certificate.to_str(), tls.key.to_str()) {
+        (Some("/etc/p/bad.crt"), _) => Err(KeyPairError::Certificate("holds no certificate".to_owned())),
+        (_, Some("/etc/p/bad.key")) => Err(KeyPairError::Key("does not fit".to_owned())),
+        _ => Ok(()),
+    }
+}
+
+fn stub_ca_file(path: &Path) -> Result<(), String> {
+    if path == Path::new("/etc/p/bad.pem") { Err("holds no certificate".to_owned()) } else { Ok(()) }
+}
+
+fn checked(text: &str) -> Result<Settings, Vec<Problem>> {
+    let outside = Outside {
+        base: Path::new("/etc/p"),
+        state_directory: None,
+        cores: 4,
+        secret: &stub_secret,
+        key_pair: &stub_key_pair,
+        ca_file: &stub_ca_file,
+    };
+    check(text, &outside)
+}
+
+/// The good file with `lines` behind a section's header (`""`: at the top), in the place of the keys
+/// that they set.
+fn with(section: &str, lines: &str) -> String {
+    let key = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
+    let set: Vec<_> = lines.lines().filter(|line| line.contains('=')).map(key).collect();
+    let mut text = if section.is_empty() { format!("{lines}\n") } else { String::new() };
+    let mut here = false;
+    for line in GOOD.lines() {
+        if line.starts_with('[') {
+            here = line == section;
+        }
+        if !(here && set.contains(&key(line))) {
+            text.push_str(line);
+            text.push('\n');
+        }
+        if here && line == section {
+            text.push_str(lines);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+fn settings(section: &str, lines: &str) -> Settings {
+    match checked(&with(section, lines)) {
+        Ok(settings) => settings,
+        Err(problems) => panic!("{section} {lines}: {problems:#?}"),
+    }
+}
+
+fn problems(section: &str, lines: &str) -> Vec<String> {
+    match checked(&with(section, lines)) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[test]
+fn a_good_file_has_the_documented_defaults() {
+    let settings = settings("", "");
+    assert_eq!(settings.admin, Some(ADMIN_ADDRESS));
+    assert_eq!(settings.data_dir, Path::new("/var/lib/portcullis"));
+    assert_eq!(settings.store, StoreKind::Disk);
+    assert_eq!(settings.gateway.paths.prefix(), "/oauth2");
+    assert_eq!(settings.gateway.reading.limits, Limits { idle_timeout: HOUR, max_lifetime: 12 * HOUR });
+    assert_eq!(settings.server.threads, 4);
+    assert_eq!(&*settings.providers[0].callback_path, "callback");
+    assert_eq!(settings.hosts[0].public_url.as_str(), "https://wiki.example.com/");
+    assert!(settings.log.access);
+    assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
+    let route = settings.gateway.routes.iter().next().unwrap();
+    assert_eq!(route.rule.access, Access::SignedIn);
+    assert_eq!(
+        (&*route.name, route.keep_host, route.forward_authorization),
+        ("wiki.example.com/", true, true)
+    );
+}
+
+#[test]
+fn each_wrong_value_is_told_with_its_place_and_what_is_wanted() {
+    let cases: &[(&str, &str, &[&str])] = &[
+        ("", "colour = \"red\"", &["colour: unknown key; known here: data_dir, "]),
+        ("", "data_dir = \"\"", &["data_dir: \"\" is empty or holds a line break"]),
+        ("", "endpoint_prefix = \"/\"", &["endpoint_prefix: \"/\" would leave no path for applications"]),
+        ("", "endpoint_prefix = \"oauth2\"", &["endpoint_prefix: \"oauth2\" is not a canonical path"]),
+        ("", "endpoint_prefix = 5", &["endpoint_prefix: 5 is not a string"]),
+        ("[[listener]]", "address = \"8080\"", &["listener[0].address: \"8080\" is not an address and port"]),
+        ("[[listener]]", "addres = \"x\"", &["listener[0].addres: unknown key; did you mean `address`?"]),
+        ("[[listener]]", "tls = true", &["listener[0].tls: true is not a table"]),
+        ("[[listener]]", "tls = { certificate = \"a\" }", &["listener[0].tls.key: is missing: a PEM file"]),
+        (
+            "[[listener]]",
+            "tls = { certificate = \"bad.crt\", key = \"a.key\" }",
+            &["listener[0].tls.certificate: \"bad.crt\" holds no certificate"],
+        ),
+        (
+            "[[listener]]",
+            "tls = { certificate = \"a.crt\", key = \"bad.key\" }",
+            &["listener[0].tls.key: \"bad.key\" does not fit"],
+        ),
+        ("[[provider]]", "id = \"Main\"", &["provider[0].id: \"Main\" is not 1 to 32 of a-z, 0-9 and -"]),
+        ("[[provider]]", "name = \"\\n\"", &["provider[0].name: \"\\n\" is empty or holds a line break"]),
+        (
+            "[[provider]]",
+            "issuer = \"op.example\"",
+            &["provider[0].issuer: \"op.example\" is not an http or https URL"],
+        ),
+        (
+            "[[provider]]",
+            "issuer = \"http://op.example\"",
+            &[
+                "provider[0].issuer: \"http://op.example\" is not an https URL (http is for loopback hosts only)",
+            ],
+        ),
+        (
+            "[[provider]]",
+            "issuer = \"https://op.example?a\"",
+            &["provider[0].issuer: \"https://op.example?a\" has a query"],
+        ),
+        (
+            "[[provider]]",
+            "issuer = \"https://me:pw@op.example\"",
+            &["provider[0].issuer: \"https://…@op.example\" has a user name or password"],
+        ),
+        (
+            "[[provider]]",
+            "client_secret = { file = \"nowhere\" }",
+            &["provider[0].client_secret: the secret nowhere is not there"],
+        ),
+        ("[[provider]]", "client_secret = {}", &["provider[0].client_secret: has neither `file` nor `env`"]),
+        (
+            "[[provider]]",
+            "client_secret = { file = \"a\", env = \"b\" }",
+            &["provider[0].client_secret: has both `file` and `env`"],
+        ),
+        (
+            "[[provider]]",
+            "client_auth = \"basic\"",
+            &["provider[0].client_auth: \"basic\" is not one of \"client_secret_basic\", "],
+        ),
+        (
+            "[[provider]]",
+            "client_auth = \"none\"",
+            &["provider[0].client_auth: \"none\" contradicts client_secret"],
+        ),
+        ("[[provider]]", "scopes = \"openid\"", &["provider[0].scopes: \"openid\" is not a list"]),
+        ("[[provider]]", "scopes = [\"email\"]", &["provider[0].scopes: does not list \"openid\""]),
+        (
+            "[[provider]]",
+            "scopes = [\"openid\", \"a b\", 5]",
+            &["provider[0].scopes[1]: \"a b\" is not one scope", "provider[0].scopes[2]: 5 is not a string"],
+        ),
+        (
+            "[[provider]]",
+            "authorization_params = { state = \"x\", prompt = 1 }",
+            &[
+                "provider[0].authorization_params.state: is set by the gateway itself",
+                "provider[0].authorization_params.prompt: 1 is not a string",
+            ],
+        ),
+        (
+            "[[provider]]",
+            "authorization_params = { max_age = \"60\" }",
+            &["provider[0].authorization_params.max_age: would not be checked"],
+        ),
+        ("[[provider]]", "id_token_algorithms = []", &["provider[0].id_token_algorithms: is empty"]),
+        (
+            "[[provider]]",
+            "id_token_algorithms = [\"none\"]",
+            &["provider[0].id_token_algorithms[0]: \"none\" is not one of \"RS256\""],
+        ),
+        (
+            "[[provider]]",
+            "id_token_algorithms = [\"HS256\"]",
+            &["provider[0].id_token_algorithms[0]: \"HS256\" is not one of \"RS256\""],
+        ),
+        ("[[provider]]", "userinfo = \"yes\"", &["provider[0].userinfo: \"yes\" is not true or false"]),
+        ("[[provider]]", "leeway = \"2m\"", &["provider[0].leeway: \"2m\" is not between 0s and 1m"]),
+        ("[[provider]]", "timeout = \"0s\"", &["provider[0].timeout: \"0s\" is not between 100ms and 1m"]),
+        ("[[provider]]", "timeout = 10", &["provider[0].timeout: 10 is not a duration such as \"30s\""]),
+        ("[[provider]]", "ca_file = \"bad.pem\"", &["provider[0].ca_file: \"bad.pem\" holds no certificate"]),
+        ("[[host]]", "name = \"*\"", &["host[0].name: \"*\" can't have a public URL"]),
+        (
+            "[[host]]",
+            "name = \"wiki.example.com:80\"",
+            &["host[0].name: \"wiki.example.com:80\" is not a host name"],
+        ),
+        (
+            "[[host]]",
+            "public_url = \"https://other.example\"",
+            &["host[0].public_url: \"https://other.example\" is not a URL of wiki.example.com"],
+        ),
+        (
+            "[[host]]",
+            "public_url = \"https://wiki.example.com/x\"",
+            &["host[0].public_url: \"https://wiki.example.com/x\" has more than scheme, name and port"],
+        ),
+        (
+            "[[host]]",
+            "public_url = \"http://wiki.example.com\"",
+            &[
+                "host[0].public_url: \"http://wiki.example.com\" is plain http on a host that is not loopback; write https, or danger_insecure_http",
+            ],
+        ),
+        ("[[host]]", "danger_insecure_http = true", &["host[0].danger_insecure_http: has no effect"]),
+        ("[session]", "store = \"redis\"", &["session.store: \"redis\" is not one of \"disk\", \"memory\""]),
+        ("[session]", "idle_timeout = \"0s\"", &["session.idle_timeout: \"0s\" is not between 1s and "]),
+        (
+            "[session]",
+            "idle_timeout = \"13h\"",
+            &["session.idle_timeout: \"13h\" is longer than session.max_lifetime (12h)"],
+        ),
+        (
+            "[session]",
+            "keys = [{ env = \"SECRET\" }]",
+            &["session.keys[0]: a session key is 32 random bytes in base64"],
+        ),
+        (
+            "[session]",
+            "keys = [{ env = \"KEY\" }, { env = \"KEY2\" }, { file = \"KEY\" }, { env = \"KEY2\" }]",
+            &[
+                "session.keys[2]: the same session key is listed twice",
+                "session.keys[3]: the same session key is listed twice",
+            ],
+        ),
+        (
+            "[session]",
+            "cache_size = \"64MB/s\"",
+            &["session.cache_size: \"64MB/s\" is not a number of bytes such as 65536"],
+        ),
+        ("[session]", "cache_size = 5", &["session.cache_size: 5 is not between 1048576 bytes and "]),
+        ("[identity]", "user = \"\"", &["identity.user: \"\" is empty"]),
+        (
+            "[headers]",
+            "presets = [\"x-forward\"]",
+            &["headers.presets[0]: \"x-forward\" is not one of \"x-forwarded\""],
+        ),
+        (
+            "[headers]",
+            "claims = { Cookie = \"a\" }",
+            &["headers.claims.Cookie: is a header with another meaning"],
+        ),
+        (
+            "[headers]",
+            "claims = { X_Team = \"a\" }",
+            &["headers.claims.X_Team: is not a header name of letters, digits and -"],
+        ),
+        (
+            "[headers]",
+            "claims = { X-Team = \"a\", x-team = \"b\" }",
+            &["headers.claims.x-team: is listed twice"],
+        ),
+        (
+            "[headers]",
+            "claims = { X-Forwarded-Access-Token = \"a\" }",
+            &["headers.claims.X-Forwarded-Access-Token: is set where a route says forward_access_token"],
+        ),
+        (
+            "[[route]]",
+            "host = \"wiki.example.com/\"",
+            &["route[0].host: \"wiki.example.com/\" is not a host name"],
+        ),
+        (
+            "[[route]]",
+            "host = \"*\"",
+            &["route[0].access: a route for any host (\"*\") can only be \"public\""],
+        ),
+        ("[[route]]", "path = \"/a/../b\"", &["route[0].path: \"/a/../b\" is not a canonical path"]),
+        (
+            "[[route]]",
+            "path = \"/oauth2/x\"",
+            &["route[0].path: \"/oauth2/x\" is under /oauth2, where the gateway's own"],
+        ),
+        (
+            "[[route]]",
+            "path = \"/oauth2\"",
+            &["route[0].path: \"/oauth2\" is under /oauth2, where the gateway's own"],
+        ),
+        (
+            "[[route]]",
+            "upstream = \"htp://app:80\"",
+            &["route[0].upstream: \"htp://app:80\" is not an http or https URL"],
+        ),
+        ("[[route]]", "upstream = \"http://app/x\"", &["route[0].upstream: \"http://app/x\" has a path"]),
+        (
+            "[[route]]",
+            "upstream = \"app:3000\"",
+            &["route[0].upstream: \"app:3000\" is not an http or https URL"],
+        ),
+        (
+            "[[route]]",
+            "upstream = \"http://u:p@app\"",
+            &["route[0].upstream: \"http://…@app\" has a user name or password"],
+        ),
+        (
+            "[[route]]",
+            "ca_file = \"a.pem\"",
+            &["route[0].ca_file: has no effect: the upstream is plain http"],
+        ),
+        (
+            "[[route]]",
+            "access = \"private\"",
+            &["route[0].access: \"private\" is not one of \"signed-in\", \"optional\", \"public\""],
+        ),
+        ("[[route]]", "require = { groups = [] }", &["route[0].require.groups: is empty"]),
+        ("[[route]]", "require = {}", &["route[0].require.groups: is missing"]),
+        (
+            "[[route]]",
+            "require = { group = [\"a\"] }",
+            &[
+                "route[0].require.groups: is missing",
+                "route[0].require.group: unknown key; did you mean `groups`?",
+            ],
+        ),
+        (
+            "[[route]]",
+            "access = \"optional\"\nrequire = { groups = [\"a\"] }",
+            &["route[0].require: has a meaning only with access = \"signed-in\""],
+        ),
+        (
+            "[[route]]",
+            "provider = \"other\"",
+            &["route[0].provider: \"other\" is not the id of a [[provider]]"],
+        ),
+        (
+            "[[route]]",
+            "access = \"public\"\nprovider = \"main\"",
+            &["route[0].provider: \"main\" has no effect"],
+        ),
+        (
+            "[[route]]",
+            "access = \"public\"\nforward_access_token = true",
+            &["route[0].forward_access_token: true has no effect"],
+        ),
+        (
+            "[[route]]",
+            "host_header = \"app\"",
+            &["route[0].host_header: \"app\" is not one of \"keep\", \"upstream\""],
+        ),
+        (
+            "[[route]]",
+            "connect_timeout = \"1h\"",
+            &["route[0].connect_timeout: \"1h\" is not between 100ms and 5m"],
+        ),
+        ("[server]", "threads = 0", &["server.threads: 0 is not between 1 and 1024"]),
+        ("[server]", "threads = -1", &["server.threads: -1 is not a whole number"]),
+        (
+            "[server]",
+            "max_request_headers = 1000",
+            &["server.max_request_headers: 1000 is not between 10 and 256"],
+        ),
+        (
+            "[server]",
+            "max_request_head_size = \"2MiB\"",
+            &["server.max_request_head_size: \"2MiB\" is not between 1024 bytes and 1048576 bytes"],
+        ),
+        (
+            "[admin]",
+            "address = \"none\"",
+            &["admin.address: \"none\" is not an address and port, or \"off\""],
+        ),
+        ("[log]", "format = \"xml\"", &["log.format: \"xml\" is not one of \"auto\", \"json\", \"human\""]),
+        ("[log]", "level = \"verbose\"", &["log.level: \"verbose\" is not one of \"error\", "]),
+    ];
+    let differs = |(section, lines, wanted): &&(&str, &str, &[&str])| {
+        let found = problems(section, lines);
+        let fits = |(found, wanted): (&String, &&str)| found.starts_with(wanted);
+        found.len() != wanted.len() || !found.iter().zip(*wanted).all(fits)
+    };
+    let told = |(section, lines, wanted): &(&str, &str, &[&str])| {
+        format!("{section} {lines}\n  found {:#?}\n  wanted {wanted:#?}", problems(section, lines))
+    };
+    let wrong: Vec<_> = cases.iter().filter(differs).map(told).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_must_be_written_is_asked_for() {
+    let found = checked("").unwrap_err().iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        found,
+        [
+            "listener: is missing: at least one [[listener]] with an address such as \"0.0.0.0:443\"",
+            "route: is missing: at least one [[route]] with host and upstream",
+        ]
+    );
+    let found = checked("[[listener]]\n[[provider]]\n[[host]]\n[[route]]\n").unwrap_err();
+    let found: Vec<_> = found.iter().map(|problem| problem.path.as_str()).collect();
+    let wanted = [
+        "listener[0].address",
+        "provider[0].id",
+        "provider[0].issuer",
+        "provider[0].client_id",
+        "host[0].name",
+    ];
+    assert_eq!(found, [&wanted[..], &["route[0].host", "route[0].upstream"]].concat());
+}
+
+#[test]
+fn one_table_where_a_list_is_wanted_is_told_how_to_write_it() {
+    let found = checked("[listener]\naddress = \"[::]:80\"\n").unwrap_err();
+    assert_eq!(found[0].to_string(), "listener: one table is not a list of tables; write [[listener]]");
+}
+
+#[test]
+fn mistakes_of_grammar_are_told_by_line_and_column() {
+    let found = checked("[session]\nstore = disk\n\n[log]\nlevel = \"info\n").unwrap_err();
+    let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+    assert!(found[0].starts_with("line 2, column 9: "), "{found:#?}");
+    assert!(found.iter().any(|problem| problem.starts_with("line 5, column ")), "{found:#?}");
+}
+
+#[test]
+fn a_secret_in_the_file_is_a_problem_that_names_the_ways_out_and_not_the_secret() {
+    let cases = [
+        ("[[provider]]", "client_secret = \"hunter2\""),
+        ("[[provider]]", "client_secret = [\"hunter2\"]"),
+        ("[session]", "keys = \"hunter2\""),
+        ("[session]", "keys = [\"hunter2\"]"),
+    ];
+    for (section, lines) in cases {
+        let found = problems(section, lines);
+        assert_eq!(found.len(), 1, "{lines}: {found:#?}");
+        assert!(found[0].contains("{ file = ") && found[0].contains("{ env = "), "{lines}: {found:#?}");
+        assert!(!found[0].contains("hunter2"), "{lines}: {found:#?}");
+    }
+    for lines in
+        ["client_secret = { value = \"hunter2\" }", "secret = \"hunter2\"", "client_secret = hunter2"]
+    {
+        let found = problems("[[provider]]", lines).join("\n");
+        assert!(!found.is_empty() && !found.contains("hunter2"), "{lines}: {found}");
+    }
+}
+
+#[test]
+fn settings_never_print_a_secret() {
+    let settings = settings("[session]", "keys = [{ env = \"KEY\" }]");
+    let printed = format!("{settings:?}");
+    let key = stub_secret(&SecretRef::Env("KEY".to_owned())).unwrap();
+    assert!(!printed.contains("hunter2") && !printed.contains(key.expose().trim()), "{printed}");
+    assert_eq!(settings.providers[0].client_secret, Some(Secret::new("hunter2".to_owned())));
+}
+
+#[test]
+fn problems_stand_in_the_order_of_the_file() {
+    let text = "[log]\nlevel = 1\ncolour = 2\n[[route]]\nupstream = 3\nhost = \"*\"\n[session]\nstore = 4\n\
+                [[listener]]\naddress = 5\n[[route]]\nhost = 6\n";
+    let found = checked(text).unwrap_err();
+    let found: Vec<_> = found.iter().map(|problem| problem.path.as_str()).collect();
+    let wanted = [
+        "provider",
+        "log.level",
+        "log.colour",
+        "route[0].access",
+        "route[0].upstream",
+        "session.store",
+        "listener[0].address",
+        "route[1].upstream",
+        "route[1].host",
+    ];
+    assert_eq!(found, wanted);
+}
+
+#[test]
+fn plain_http_is_for_loopback_hosts_or_for_those_who_ask_for_danger() {
+    let cases: &[(&str, &str, &str)] = &[
+        ("localhost", "http://localhost:8080", ""),
+        ("wiki.localhost", "http://wiki.localhost:8080", ""),
+        ("127.0.0.2", "http://127.0.0.2", ""),
+        ("[::1]", "http://[::1]:8080", ""),
+        ("*.localhost", "http://*.localhost:8080", ""),
+        ("wiki.example.com", "http://wiki.example.com", "danger_insecure_http = true"),
+    ];
+    for (name, url, danger) in cases {
+        let settings = settings("[[host]]", &format!("name = \"{name}\"\npublic_url = \"{url}\"\n{danger}"));
+        let warnings = settings.warnings.join("\n");
+        assert!(warnings.contains("`__Host-`"), "{name}: {warnings}");
+        assert_eq!(warnings.contains("danger_insecure_http"), !danger.is_empty(), "{name}: {warnings}");
+        assert_eq!(settings.hosts[0].public_url.scheme(), "http", "{name}");
+    }
+    for name in ["localhost.example.com", "notlocalhost", "10.0.0.1", "*.example.com"] {
+        let found = problems("[[host]]", &format!("name = \"{name}\"\npublic_url = \"http://{name}\""));
+        assert!(found.len() == 1 && found[0].contains("not loopback"), "{name}: {found:#?}");
+    }
+}
+
+#[test]
+fn a_provider_on_loopback_may_be_plain_http() {
+    for issuer in ["http://localhost:9000/realms/x/", "http://127.0.0.1:9000", "http://[::1]:9000"] {
+        let settings = settings("[[provider]]", &format!("issuer = \"{issuer}\""));
+        assert_eq!(&*settings.providers[0].issuer.0, issuer, "kept byte for byte");
+    }
+}
+
+#[test]
+fn each_host_of_a_route_has_a_public_url() {
+    let urls = |hosts: &str, route: &str| {
+        let route = format!("[[route]]\nhost = \"{route}\"\nupstream = \"http://a\"\n");
+        let settings = checked(&format!("{GOOD}\n{hosts}\n{route}")).unwrap();
+        let shown = |host: &crate::route::HostSettings| format!("{} {}", host.pattern, host.public_url);
+        settings.hosts.iter().skip(1).map(shown).collect::<Vec<_>>()
+    };
+    let wide = "[[host]]\nname = \"*.example.org\"\npublic_url = \"https://*.example.org:8443\"";
+    assert_eq!(urls("", "a.example.org"), ["a.example.org https://a.example.org/"]);
+    assert_eq!(urls("", "*.example.org"), ["*.example.org https://wildcard.example.org/"]);
+    assert_eq!(urls(wide, "a.example.org"), ["*.example.org https://wildcard.example.org:8443/"]);
+    assert_eq!(urls(wide, "*.b.example.org"), ["*.example.org https://wildcard.example.org:8443/"]);
+    assert_eq!(
+        urls(wide, "example.org"),
+        ["*.example.org https://wildcard.example.org:8443/", "example.org https://example.org/"]
+    );
+}
+
+#[test]
+fn a_host_that_no_route_is_for_is_warned_of() {
+    let warnings = settings("[[host]]", "name = \"typo.example.com\"").warnings;
+    assert_eq!(warnings, ["host typo.example.com: no route is for this host"]);
+    assert!(settings("[[host]]", "name = \"*.example.com\"").warnings.is_empty());
+}
+
+#[test]
+fn what_deserves_a_warning_has_one() {
+    let cases: &[(&str, &str, &str)] = &[
+        ("[session]", "store = \"memory\"", "a restart signs everybody out"),
+        ("[admin]", "address = \"0.0.0.0:9321\"", "can be reached from other machines"),
+    ];
+    for (section, lines, wanted) in cases {
+        let warnings = settings(section, lines).warnings;
+        assert!(warnings.len() == 1 && warnings[0].contains(wanted), "{lines}: {warnings:?}");
+    }
+}
+
+#[test]
+fn what_must_be_there_once_may_not_be_there_twice() {
+    let route = |lines: &str| format!("[[route]]\nupstream = \"http://b\"\n{lines}");
+    let cases = [
+        (
+            "[[listener]]\naddress = \"127.0.0.1:8080\"".to_owned(),
+            "listener[1].address: \"127.0.0.1:8080\" is listed twice",
+        ),
+        (
+            "[[provider]]\nid = \"main\"\nissuer = \"https://b\"\nclient_id = \"c\"".to_owned(),
+            "provider[1].id: \"main\" is the id of another provider too",
+        ),
+        (
+            "[[host]]\nname = \"WIKI.example.com\"".to_owned(),
+            "host[1].name: \"WIKI.example.com\" has a [[host]] already",
+        ),
+        (route("host = \"Wiki.Example.com\""), "route[1]: has the same host and path as route[0]"),
+        (
+            route("host = \"wiki.example.com\"\npath = \"/\""),
+            "route[1].path: has the same host and path as route[0]",
+        ),
+    ];
+    for (lines, wanted) in cases {
+        let found = checked(&format!("{GOOD}\n{lines}\n")).unwrap_err();
+        let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(found, [wanted], "{lines}");
+    }
+}
+
+#[test]
+fn the_admin_listener_can_be_off_and_is_never_the_same_as_another() {
+    assert_eq!(settings("[admin]", "address = \"off\"").admin, None);
+    let found = problems("[admin]", "address = \"127.0.0.1:8080\"");
+    assert_eq!(found, ["admin.address: \"127.0.0.1:8080\" is the address of a [[listener]] too"]);
+}
+
+#[test]
+fn a_provider_is_needed_as_soon_as_one_route_is_not_public() {
+    let start = GOOD.find("[[provider]]").unwrap();
+    let end = GOOD.find("[[host]]").unwrap();
+    let text = GOOD.replace(GOOD.get(start..end).unwrap(), "");
+    let found = checked(&text).unwrap_err();
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        found[0].to_string(),
+        "provider: is missing: route[0] is not public, so a [[provider]] is needed"
+    );
+    let public = text.replace("[[route]]\n", "[[route]]\naccess = \"public\"\n");
+    assert!(checked(&public).is_ok());
+}
+
+#[test]
+fn a_route_for_any_host_can_be_public() {
+    let settings = settings("[[route]]", "host = \"*\"\naccess = \"public\"");
+    assert_eq!(settings.gateway.routes.iter().next().unwrap().host, HostPattern::Any);
+}
+
+#[test]
+fn routes_with_equal_upstreams_share_one() {
+    let more = |lines: &str| {
+        format!("[[route]]\nhost = \"b.example\"\nupstream = \"http://10.0.0.5:3000/\"\n{lines}")
+    };
+    for (lines, wanted) in [("", 1), ("read_timeout = \"1m\"", 1), ("read_timeout = \"2m\"", 2)] {
+        let settings = checked(&format!("{GOOD}\n{}\n", more(lines))).unwrap();
+        assert_eq!(settings.gateway.routes.upstreams.len(), wanted, "{lines}");
+    }
+}
+
+#[test]
+fn upstreams_are_taken_apart() {
+    let cases = [
+        ("http://app", (false, "app", 80)),
+        ("https://App.Example", (true, "app.example", 443)),
+        ("http://10.0.0.5:3000/", (false, "10.0.0.5", 3000)),
+        ("https://[fd00::1]:8443", (true, "fd00::1", 8443)),
+    ];
+    for (url, wanted) in cases {
+        let settings = settings("[[route]]", &format!("upstream = \"{url}\""));
+        let upstream = &settings.gateway.routes.upstreams[0];
+        assert_eq!((upstream.tls, &*upstream.host, upstream.port), wanted, "{url}");
+    }
+}
+
+#[test]
+fn each_provider_but_the_first_has_a_callback_with_its_id() {
+    let more = "[[provider]]\nid = \"b\"\nissuer = \"https://b\"\nclient_id = \"c\"\nname = \"Bee\"\n";
+    let settings = checked(&format!("{GOOD}\n{more}")).unwrap();
+    let found: Vec<_> =
+        settings.providers.iter().map(|one| (&*one.callback_path, &*one.display_name)).collect();
+    assert_eq!(found, [("callback", "main"), ("callback/b", "Bee")]);
+}
+
+#[test]
+fn relative_paths_start_at_the_directory_of_the_file() {
+    assert_eq!(settings("", "data_dir = \"state\"").data_dir, Path::new("/etc/p/state"));
+    let tls = settings("[[listener]]", "tls = { certificate = \"a.crt\", key = \"/b.key\" }");
+    let tls = tls.listeners[0].tls.clone().unwrap();
+    assert_eq!(
+        (tls.certificate.as_path(), tls.key.as_path()),
+        (Path::new("/etc/p/a.crt"), Path::new("/b.key"))
+    );
+}
+
+/// Every settable key of a file, as [`known_keys`] names them.
+fn keys_of(text: &str) -> BTreeSet<String> {
+    fn walk(table: &DeTable<'_>, path: &str, known: &[String], found: &mut BTreeSet<String>) {
+        for (key, value) in table.iter() {
+            let path =
+                if path.is_empty() { key.get_ref().to_string() } else { format!("{path}.{}", key.get_ref()) };
+            match value.get_ref() {
+                _ if known.contains(&path) => drop(found.insert(path)),
+                DeValue::Table(table) => walk(table, &path, known, found),
+                DeValue::Array(list) => list.iter().for_each(|element| match element.get_ref() {
+                    DeValue::Table(table) => walk(table, &path, known, found),
+                    _ => panic!("{path} is no key of the file"),
+                }),
+                _ => panic!("{path} is no key of the file"),
+            }
+        }
+    }
+    let mut found = BTreeSet::new();
+    let root = DeTable::parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    walk(root.get_ref(), "", &known_keys(), &mut found);
+    found
+}
+
+/// The example with its settings made: `#key = value` and `#[[section]]`.
+fn uncommented_example() -> String {
+    let is_setting = |rest: &str| rest.starts_with('[') || rest.split(" = ").next().is_some_and(is_key);
+    fn is_key(text: &str) -> bool {
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    }
+    let line = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if is_setting(rest) => format!("{rest}\n"),
+        _ => format!("{line}\n"),
+    };
+    EXAMPLE.lines().map(line).collect()
+}
+
+/// The rows of the tables in the docs: section, key, default.
+fn documented() -> Vec<(String, String, String)> {
+    let mut section = String::new();
+    let mut rows = Vec::new();
+    for line in DOCS.lines() {
+        if let Some(title) = line.strip_prefix("## ") {
+            section = title.trim_matches('`').to_owned();
+        }
+        let Some(key) = line.strip_prefix("| `").and_then(|rest| rest.split('`').next()) else { continue };
+        let default = line.split(" | ").nth(2).unwrap_or_default();
+        let default = default.strip_prefix('`').and_then(|rest| rest.strip_suffix('`')).unwrap_or_default();
+        rows.push((section.clone(), key.to_owned(), default.to_owned()));
+    }
+    rows
+}
+
+#[test]
+fn example_docs_and_code_know_the_same_keys() {
+    let known: BTreeSet<String> = known_keys().into_iter().collect();
+    assert_eq!(keys_of(&uncommented_example()), known, "config.example.toml");
+    let path = |(section, key, _): &(String, String, String)| match section.as_str() {
+        "Top level" => key.clone(),
+        section => format!("{}.{key}", section.trim_matches(['[', ']'])),
+    };
+    let documented: Vec<_> = documented().iter().map(path).collect();
+    assert_eq!(documented.iter().cloned().collect::<BTreeSet<_>>(), known, "docs/configuration.md");
+    assert_eq!(documented.len(), known.len(), "a key is documented twice");
+}
+
+#[test]
+fn the_example_passes_the_check_as_shipped_and_with_every_setting_made() {
+    for text in [EXAMPLE.to_owned(), uncommented_example()] {
+        if let Err(problems) = checked(&text) {
+            panic!("{problems:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_default_that_is_written_changes_nothing() {
+    let mut written = 0;
+    for (section, key, default) in documented() {
+        // Words instead of a value: "optional", "the id", `https://NAME`.
+        if default.is_empty() || default.starts_with("https://") {
+            continue;
+        }
+        let section = if section == "Top level" { String::new() } else { section };
+        let found = format!("{:?}", settings(&section, &format!("{key} = {default}")));
+        assert_eq!(found, format!("{:?}", settings("", "")), "{section} {key} = {default}");
+        written += 1;
+    }
+    assert!(written > 30, "only {written} defaults were found in the docs");
+}

@@ -1,0 +1,365 @@
+//! Connections: from an accepted socket to whole request heads.
+//!
+//! The first stage of the request path. It takes a permit that is held until the connection ends,
+//! does TLS under a deadline, reads each request head under a total deadline and by a strict grammar
+//! ([`super::head`]), and hands it to Pingora with [`ServerSession::set_pipelined_prefix`]. Pingora's
+//! own listening service can do none of that: it times single reads, not heads, and accepts what it
+//! can parse. The PROXY protocol and limits by address belong between the permit and TLS.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use http::header::HeaderValue;
+use pingora::apps::HttpServerApp as _;
+use pingora::prelude::timeout;
+use pingora::protocols::http::ServerSession;
+use pingora::proxy::HttpProxy;
+use pingora::server::ShutdownWatch;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::drain::Drain;
+use super::edge::{Edge, Exchange};
+use super::head::{self, Head, HeadError, Limits, METHODS, Scanner};
+use super::life::{Client, Cut, Life, Record};
+use super::tls::Acceptor;
+use super::transport::{Socket, Transport, Wire};
+use crate::config::ServerSettings;
+use crate::gateway::Refusal;
+use crate::telemetry::Events;
+
+/// How long the listener rests after the system refused it a socket: without that it would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long, and how much, is read from a client that still sends when its connection is closed:
+/// closing at once would reset it, and the answer could be lost on its way.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// How long a client may take to receive an answer that is written here.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What all connections share.
+pub(super) struct Door {
+    proxy: Arc<HttpProxy<Edge>>,
+    shutdown: ShutdownWatch,
+    drain: Arc<Drain>,
+    events: Events,
+    permits: Arc<Semaphore>,
+    limits: Limits,
+    head_timeout: Duration,
+    handshake_timeout: Duration,
+    keepalive_timeout: Duration,
+}
+
+/// A listener's own.
+pub(super) struct Entrance {
+    listener: TcpListener,
+    acceptor: Option<Acceptor>,
+    local_port: u16,
+}
+
+impl Entrance {
+    /// A listener, with TLS of its own or without.
+    pub(super) const fn new(listener: TcpListener, acceptor: Option<Acceptor>, local_port: u16) -> Self {
+        Self { listener, acceptor, local_port }
+    }
+}
+
+/// How a connection goes on after its wait for a request head.
+enum Next {
+    Head(Box<Head>),
+    /// The client left, or was idle for too long, or the server closes.
+    Close,
+    Refuse(HeadError),
+}
+
+impl Door {
+    /// The door to `proxy`.
+    pub(super) fn new(
+        proxy: HttpProxy<Edge>,
+        drain: Arc<Drain>,
+        events: Events,
+        settings: &ServerSettings,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            proxy: Arc::new(proxy),
+            shutdown: drain.shutdown_watch(),
+            drain,
+            events,
+            permits: Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS))),
+            limits: Limits { bytes: settings.max_request_head_bytes, fields: settings.max_request_headers },
+            head_timeout: settings.request_head_timeout,
+            handshake_timeout: settings.tls_handshake_timeout,
+            keepalive_timeout: settings.keepalive_timeout,
+        })
+    }
+
+    /// Accepts connections until the server closes; each runs as a task of the present runtime.
+    ///
+    /// A permit is taken before a connection is accepted: above the limit clients wait in the
+    /// system's queue.
+    pub(super) async fn accept(self: Arc<Self>, entrance: Entrance) {
+        let runtime = tokio::runtime::Handle::current();
+        let accepting = async {
+            while let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await {
+                match entrance.listener.accept().await {
+                    Ok((stream, peer)) => {
+                        let connection = Arc::clone(&self).connect(
+                            stream,
+                            entrance.acceptor.clone(),
+                            peer,
+                            entrance.local_port,
+                            permit,
+                        );
+                        runtime.spawn(connection);
+                    }
+                    Err(error) => {
+                        tracing::warn!(event = "accept_failed", %error, "a connection could not be accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = self.drain.closing().cancelled() => {}
+            () = accepting => {}
+        }
+    }
+
+    async fn connect(
+        self: Arc<Self>,
+        stream: TcpStream,
+        acceptor: Option<Acceptor>,
+        peer: SocketAddr,
+        local_port: u16,
+        _permit: OwnedSemaphorePermit,
+    ) {
+        let client = client(peer.ip(), local_port, acceptor.is_some());
+        // Failing is harmless: answers may come later by a few milliseconds.
+        let _ = stream.set_nodelay(true);
+        match self.secure(stream, acceptor).await {
+            Ok(socket) => self.serve(Box::new(Wire::new(socket)), client).await,
+            Err(error) => tracing::debug!(event = "tls_handshake_failed", client = %client.address, %error),
+        }
+    }
+
+    async fn secure(&self, stream: TcpStream, acceptor: Option<Acceptor>) -> io::Result<Socket> {
+        let Some(acceptor) = acceptor else { return Ok(Socket::Plain(stream)) };
+        let acceptor = acceptor.load_full();
+        let handshake = acceptor.accept(Socket::buffered(stream));
+        match timeout(self.handshake_timeout, handshake).await {
+            Ok(stream) => Ok(Socket::Tls(Box::new(stream?))),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long")),
+        }
+    }
+
+    /// Serves request after request.
+    async fn serve(&self, mut wire: Box<Wire>, client: Arc<Client>) {
+        let life = Arc::new(Life::new(Arc::clone(&self.drain)));
+        // A client that connects and says nothing has less patience coming than one that came back.
+        let mut patience = self.head_timeout;
+        loop {
+            let head = match self.next_head(&mut wire, patience).await {
+                Next::Head(head) => head,
+                Next::Close => return,
+                Next::Refuse(error) => return self.refuse(*wire, error, &client, &life).await,
+            };
+            if head.asks_server {
+                return self.answer_asterisk(*wire, &head, &client, &life).await;
+            }
+            match self.exchange(wire, head, &life, &client).await {
+                Some(back) => wire = back,
+                None => return,
+            }
+            patience = self.keepalive_timeout;
+        }
+    }
+
+    /// Waits for the next request head: `patience` for its first byte, one deadline for all the rest.
+    async fn next_head(&self, wire: &mut Wire, patience: Duration) -> Next {
+        if wire.ahead().is_empty() && !self.read_first(wire, patience).await {
+            return Next::Close;
+        }
+        let mut scanner = Scanner::default();
+        let mut deadline = None;
+        loop {
+            match scanner.find_end(wire.ahead(), self.limits) {
+                Ok(Some(end)) => return parse(wire.ahead().get(..end).unwrap_or_default(), self.limits),
+                Ok(None) => {}
+                Err(error) => return Next::Refuse(error),
+            }
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.head_timeout);
+            let left = deadline.saturating_duration_since(Instant::now());
+            match timeout(left, wire.read_ahead()).await {
+                Ok(Ok(read)) if read > 0 => {}
+                Ok(_) => return Next::Close,
+                Err(_) => return Next::Refuse(HeadError::TooSlow),
+            }
+        }
+    }
+
+    /// Waits for the first bytes of a head; says whether there are any.
+    async fn read_first(&self, wire: &mut Wire, patience: Duration) -> bool {
+        tokio::select! {
+            // The read first: a request that is there already is served, and the token's lock not touched.
+            biased;
+            read = timeout(patience, wire.read_ahead()) => matches!(read, Ok(Ok(1..))),
+            () = self.drain.closing().cancelled() => false,
+        }
+    }
+
+    /// One request and its answer. Gives the wire back where another request may follow.
+    async fn exchange(
+        &self,
+        mut wire: Box<Wire>,
+        head: Box<Head>,
+        life: &Arc<Life>,
+        client: &Arc<Client>,
+    ) -> Option<Box<Wire>> {
+        let _counted = life.begin();
+        let bytes = take_head(wire.ahead(), &head);
+        wire.begin(head.framing);
+        let record = Record::new(&self.events, Arc::clone(client), Arc::clone(life), head.method);
+        let id = record.id;
+        let exchange = Exchange::new(*head, record, Arc::clone(life));
+        let mut session = ServerSession::new_http1(Box::new(Transport::new(wire, Arc::clone(life))));
+        session.set_pipelined_prefix(bytes);
+        session.set_connection_user_context(Some(Box::new(exchange)));
+        let answered = life.live(self.proxy.process_new_http(session, &self.shutdown)).await;
+        let wire = *life.take_back()?;
+        match answered {
+            // Where the two framings differ, the connection has no next request.
+            Ok(Some(_)) if wire.is_between_requests() && !self.drain.closing().is_cancelled() => {
+                return Some(Box::new(wire));
+            }
+            Err(Cut::NoAnswer) => write_and_close(wire, Answer::SLOW_UPSTREAM.text(&id).as_bytes()).await,
+            Ok(_) | Err(Cut::SessionEnded | Cut::Silent) => {
+                let linger = !wire.is_between_requests() && !life.is_tunnel();
+                close(wire, linger).await;
+            }
+        }
+        None
+    }
+
+    async fn refuse(&self, wire: Wire, error: HeadError, client: &Arc<Client>, life: &Arc<Life>) {
+        let mut record = Record::new(&self.events, Arc::clone(client), Arc::clone(life), "");
+        let answer = Answer::of(error);
+        record.refusal = Some(answer.refusal);
+        record.status = answer.status;
+        let id = record.id;
+        tracing::debug!(event = "request_head_refused", request_id = %id, reason = %error);
+        write_and_close(wire, answer.text(&id).as_bytes()).await;
+    }
+
+    /// `OPTIONS *` asks the server itself, and never an upstream (PP-2).
+    async fn answer_asterisk(&self, wire: Wire, head: &Head, client: &Arc<Client>, life: &Arc<Life>) {
+        let mut record = Record::new(&self.events, Arc::clone(client), Arc::clone(life), head.method);
+        record.status = 204;
+        record.host = Some(head.host.clone());
+        let allow = METHODS.join(", ");
+        let text = format!("HTTP/1.1 204 No Content\r\nAllow: {allow}\r\nConnection: close\r\n\r\n");
+        write_and_close(wire, text.as_bytes()).await;
+    }
+}
+
+/// The answer to a head that was not understood: there is no request that a page could be made for.
+struct Answer {
+    status: u16,
+    reason: &'static str,
+    refusal: Refusal,
+}
+
+impl Answer {
+    const SLOW_UPSTREAM: Self =
+        Self { status: 504, reason: "Gateway Timeout", refusal: Refusal::UpstreamTimeout };
+
+    const fn of(error: HeadError) -> Self {
+        let (status, reason, refusal) = match error {
+            HeadError::Malformed(_) => (400, "Bad Request", Refusal::BadRequest),
+            HeadError::Method => (405, "Method Not Allowed", Refusal::MethodNotAllowed),
+            HeadError::TooSlow => (408, "Request Timeout", Refusal::BadRequest),
+            HeadError::TargetTooLong => (414, "URI Too Long", Refusal::BadRequest),
+            HeadError::TooLarge => (431, "Request Header Fields Too Large", Refusal::BadRequest),
+        };
+        Self { status, reason, refusal }
+    }
+
+    fn text(&self, id: &crate::web::RequestId) -> String {
+        let Self { status, reason, refusal } = self;
+        let body = format!("{status} {reason}\ncode: {}\nrequest id: {id}\n", refusal.code());
+        let allow = if *status == 405 { format!("Allow: {}\r\n", METHODS.join(", ")) } else { String::new() };
+        format!(
+            "HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain; charset=utf-8\r\n\
+             Content-Length: {}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+             {allow}Connection: close\r\n\r\n{body}",
+            body.len()
+        )
+    }
+}
+
+fn client(address: IpAddr, local_port: u16, tls: bool) -> Arc<Client> {
+    // An IPv4 client of an IPv6 listener is told as IPv4.
+    let address = address.to_canonical();
+    let forwarded_for = HeaderValue::from_str(&address.to_string());
+    // The digits, dots and colons of an address are always a value.
+    let forwarded_for = forwarded_for.unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+    Arc::new(Client { address, forwarded_for, local_port, tls })
+}
+
+fn parse(bytes: &[u8], limits: Limits) -> Next {
+    match head::parse(bytes, limits) {
+        Ok(head) => Next::Head(Box::new(head)),
+        Err(error) => Next::Refuse(error),
+    }
+}
+
+/// The bytes of the head for Pingora; what follows stays.
+fn take_head(ahead: &mut BytesMut, head: &Head) -> BytesMut {
+    // Splitting at the very end would make the rest share, and keep, the head's memory.
+    let bytes = if ahead.len() == head.len {
+        std::mem::take(ahead)
+    } else {
+        ahead.split_to(head.len.min(ahead.len()))
+    };
+    match &head.origin_form {
+        Some(origin_form) => origin_form.rewrite(&bytes),
+        None => bytes,
+    }
+}
+
+async fn write_and_close(mut wire: Wire, text: &[u8]) {
+    let write = async {
+        wire.socket().write_all(text).await?;
+        wire.socket().flush().await
+    };
+    if let Ok(Ok(())) = timeout(WRITE_TIMEOUT, write).await {
+        close(wire, true).await;
+    }
+}
+
+/// Closes a connection. Where the client may still be sending, that is read for a moment and dropped.
+async fn close(mut wire: Wire, linger: bool) {
+    // A client that is gone by now is no error.
+    let _ = timeout(LINGER, async {
+        wire.socket().shutdown().await?;
+        if linger { discard(&mut wire).await } else { Ok(()) }
+    })
+    .await;
+}
+
+async fn discard(wire: &mut Wire) -> io::Result<()> {
+    let mut left = LINGER_BYTES;
+    while left > 0 {
+        wire.ahead().clear();
+        match wire.read_ahead().await? {
+            0 => break,
+            read => left = left.saturating_sub(read),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! Between Pingora's headers and the gateway's: what an upstream is sent, what a client is sent.
+//!
+//! Owns the rules on headers that pass through: which of a client's never reach an upstream (IH-1,
+//! IH-2, IH-9, SC-14), which of an upstream's never reach a client (SC-14), what is set anew. Does no
+//! I/O.
+
+use http::HeaderMap;
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, SET_COOKIE,
+};
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
+
+use super::life::Client;
+use crate::gateway::ForwardPlan;
+use crate::identity::headers::{ACCESS_TOKEN_HEADER, HeaderTable};
+use crate::session::cookie::is_ours;
+use crate::web::client_addr::FORWARDED_HEADERS;
+use crate::web::{Host, Reply, RequestId, Target, cookie};
+
+const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
+const NO_STORE: HeaderValue = HeaderValue::from_static("private");
+
+/// What a request to an upstream is made of.
+pub(super) struct Forwarded<'a> {
+    pub(super) plan: &'a ForwardPlan,
+    pub(super) id: RequestId,
+    pub(super) target: &'a Target,
+    pub(super) host: &'a Host,
+    pub(super) client: &'a Client,
+    /// The upstream's own name.
+    pub(super) upstream_host: &'a HeaderValue,
+    pub(super) headers: &'a HeaderTable,
+}
+
+/// The head of an answer that the gateway gives itself.
+///
+/// # Errors
+/// When Pingora can't hold it.
+pub(super) fn answer(reply: &Reply) -> Result<Box<ResponseHeader>> {
+    let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 3))?;
+    for (name, value) in &reply.headers {
+        head.append_header(name, value)?;
+    }
+    if !reply.status.is_informational() && reply.status != http::StatusCode::NO_CONTENT {
+        head.insert_header(CONTENT_LENGTH, reply.body.len())?;
+    }
+    Ok(Box::new(head))
+}
+
+/// Makes a client's request the one that the upstream gets. Pingora has removed hop-by-hop fields
+/// and what `Connection` names before; what is set here nobody can have removed (IH-4).
+///
+/// # Errors
+/// When Pingora can't hold it.
+pub(super) fn to_upstream(request: &mut RequestHeader, forwarded: &Forwarded<'_>) -> Result<()> {
+    let plan = forwarded.plan;
+    strip(request, forwarded.headers, plan.route().forward_authorization);
+    keep_foreign_cookies(request)?;
+    set_target(request, forwarded.target)?;
+    set_host(request, forwarded)?;
+    set_forwarded(request, forwarded)?;
+    request.insert_header("X-Request-Id", forwarded.id.to_string())?;
+    for (name, value) in plan.session().iter().flat_map(|session| &session.headers) {
+        request.insert_header(name, value)?;
+    }
+    if let Some(token) = plan.access_token() {
+        request.insert_header(ACCESS_TOKEN_HEADER, token)?;
+    }
+    Ok(())
+}
+
+/// IH-1, IH-2, IH-9: on every path, for everybody, also where the gateway sets none itself.
+fn strip(request: &mut RequestHeader, table: &HeaderTable, forward_authorization: bool) {
+    let is_stripped = |name: &HeaderName| {
+        table.is_stripped(name.as_str())
+            || FORWARDED_HEADERS.contains(&name.as_str())
+            || (*name == AUTHORIZATION && !forward_authorization)
+    };
+    // Most requests have none of them, and then nothing is allocated.
+    let stripped: Vec<_> = request.headers.keys().filter(|name| is_stripped(name)).cloned().collect();
+    for name in stripped {
+        request.remove_header(&name);
+    }
+}
+
+/// SC-14: the gateway's cookies stay with the gateway.
+fn keep_foreign_cookies(request: &mut RequestHeader) -> Result<()> {
+    if !request.headers.contains_key(COOKIE) {
+        return Ok(());
+    }
+    let kept = cookie::without(&request.headers, is_ours);
+    request.remove_header(&COOKIE);
+    kept.map_or(Ok(()), |kept| request.insert_header(COOKIE, kept))
+}
+
+/// PP-1: what was matched is what is sent.
+fn set_target(request: &mut RequestHeader, target: &Target) -> Result<()> {
+    if request.raw_path() == target.as_str().as_bytes() {
+        return Ok(());
+    }
+    request.set_raw_path(target.as_str().as_bytes())
+}
+
+fn set_host(request: &mut RequestHeader, forwarded: &Forwarded<'_>) -> Result<()> {
+    if forwarded.plan.route().keep_host {
+        let canonical = canonical_host(forwarded.host);
+        return request.insert_header(HOST, canonical);
+    }
+    request.insert_header(HOST, forwarded.upstream_host)
+}
+
+fn canonical_host(host: &Host) -> String {
+    host.port().map_or_else(|| host.name().to_owned(), |port| format!("{}:{port}", host.name()))
+}
+
+fn set_forwarded(request: &mut RequestHeader, forwarded: &Forwarded<'_>) -> Result<()> {
+    request.insert_header("X-Forwarded-For", &forwarded.client.forwarded_for)?;
+    if let Some(site) = forwarded.plan.site() {
+        request.insert_header("X-Forwarded-Proto", &site.forwarded_proto)?;
+        return request.insert_header("X-Forwarded-Host", &site.forwarded_host);
+    }
+    let proto = if forwarded.client.tls { "https" } else { "http" };
+    request.insert_header("X-Forwarded-Proto", proto)?;
+    request.insert_header("X-Forwarded-Host", canonical_host(forwarded.host))
+}
+
+/// Makes an upstream's answer the one that the client gets.
+///
+/// An upstream can't set the gateway's cookies, nor have a browser delete them (SC-14). An answer to
+/// somebody known that says nothing of caching is `private` (SC-15); what the upstream does say of
+/// caching stands, because only it knows which of its answers are the same for everybody.
+///
+/// # Errors
+/// When Pingora can't hold it.
+pub(super) fn to_client(answer: &mut ResponseHeader, plan: Option<&ForwardPlan>) -> Result<()> {
+    drop_our_cookies(answer)?;
+    drop_clearing_of_cookies(answer)?;
+    let is_personal = plan.is_some_and(|plan| plan.session().is_some());
+    if is_personal && !answer.status.is_informational() && !answer.headers.contains_key(CACHE_CONTROL) {
+        answer.insert_header(CACHE_CONTROL, NO_STORE)?;
+    }
+    Ok(())
+}
+
+fn drop_our_cookies(answer: &mut ResponseHeader) -> Result<()> {
+    let is_ours = |value: &HeaderValue| is_ours(cookie::set_cookie_name(value.as_bytes()));
+    if !answer.headers.get_all(SET_COOKIE).iter().any(is_ours) {
+        return Ok(());
+    }
+    let kept: Vec<_> = values(&answer.headers, &SET_COOKIE).filter(|value| !is_ours(value)).collect();
+    answer.remove_header(&SET_COOKIE);
+    for value in kept {
+        answer.append_header(SET_COOKIE, value)?;
+    }
+    Ok(())
+}
+
+/// `Clear-Site-Data` loses `"cookies"` and `"*"`, which would sign people out.
+fn drop_clearing_of_cookies(answer: &mut ResponseHeader) -> Result<()> {
+    if !answer.headers.contains_key(CLEAR_SITE_DATA) {
+        return Ok(());
+    }
+    let values: Vec<_> = values(&answer.headers, &CLEAR_SITE_DATA).collect();
+    answer.remove_header(&CLEAR_SITE_DATA);
+    let kept: Vec<_> = values
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|directive| !clears_cookies(directive))
+        .collect();
+    if kept.is_empty() {
+        return Ok(());
+    }
+    answer.insert_header("Clear-Site-Data", kept.join(&b", "[..]))
+}
+
+fn clears_cookies(directive: &[u8]) -> bool {
+    let name = directive.strip_prefix(b"\"").and_then(|name| name.strip_suffix(b"\"")).unwrap_or(directive);
+    name == b"*" || name.eq_ignore_ascii_case(b"cookies")
+}
+
+fn values(headers: &HeaderMap, name: &HeaderName) -> impl Iterator<Item = HeaderValue> {
+    headers.get_all(name).iter().cloned()
+}

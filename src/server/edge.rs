@@ -1,0 +1,445 @@
+//! The edge: Pingora's filters around the gateway's verdict.
+//!
+//! Each filter translates and nothing more: a request becomes a [`Request`], the verdict becomes an
+//! answer or a plan, the plan becomes a peer and headers. What an upstream or client must not see is
+//! in [`super::convert`], what a request may be in [`crate::gateway`].
+
+use std::any::Any;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::FutureExt as _;
+use http::header::{SET_COOKIE, UPGRADE, USER_AGENT};
+use http::{Method, StatusCode};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::prelude::timeout;
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{BError, Error, ErrorSource, ErrorType, Result};
+
+use super::body::Framing;
+use super::convert::{self, Forwarded};
+use super::head::Head;
+use super::life::{Life, Record, Silence};
+use super::upstream::{Attempts, Destination, Upstreams};
+use crate::endpoints::{self, Endpoint};
+use crate::gateway::{Gateway, Refusal, SetCookies};
+use crate::web::{Host, Reply, Request, Target};
+
+/// How long an endpoint waits for the whole of a request body.
+const ENDPOINT_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client may leave a part of an answer unread before it counts as gone.
+const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// No address for the upstream's name.
+const UNRESOLVED: ErrorType = ErrorType::new("UpstreamUnresolved");
+
+/// The proxy's filters.
+pub(super) struct Edge {
+    gateway: Arc<Gateway>,
+    upstreams: Arc<Upstreams>,
+}
+
+/// One request on its way through the filters.
+pub(super) struct Exchange {
+    record: Record,
+    life: Arc<Life>,
+    target: Target,
+    host: Host,
+    framing: Framing,
+    websocket: bool,
+    expects_continue: bool,
+    attempts: Attempts,
+}
+
+/// What is to be done with a request.
+enum Verdict {
+    /// It goes to the upstream of its plan.
+    Forward,
+    /// It ends here.
+    Answer(Reply),
+}
+
+impl Exchange {
+    /// The request whose head was read.
+    pub(super) fn new(head: Head, mut record: Record, life: Arc<Life>) -> Self {
+        record.host = Some(head.host.clone());
+        record.target = Some(head.target.clone());
+        Self {
+            record,
+            life,
+            target: head.target,
+            host: head.host,
+            framing: head.framing,
+            websocket: head.websocket,
+            expects_continue: head.expects_continue,
+            attempts: Attempts::default(),
+        }
+    }
+
+    fn request<'a>(&'a self, head: &'a RequestHeader) -> Request<'a> {
+        let client = self.record.client();
+        Request {
+            id: self.record.id,
+            method: &head.method,
+            target: &self.target,
+            host: &self.host,
+            headers: &head.headers,
+            client: client.address,
+            local_port: client.local_port,
+        }
+    }
+}
+
+impl Edge {
+    /// The filters of a gateway.
+    pub(super) const fn new(gateway: Arc<Gateway>, upstreams: Arc<Upstreams>) -> Self {
+        Self { gateway, upstreams }
+    }
+
+    async fn verdict(&self, session: &mut Session, exchange: &mut Exchange) -> Verdict {
+        match endpoints::find(&self.gateway.settings().paths, &exchange.target) {
+            Some(endpoint) => self.call(endpoint, session, exchange).await,
+            None => self.decide(session.req_header(), exchange).await,
+        }
+    }
+
+    async fn decide(&self, head: &RequestHeader, exchange: &mut Exchange) -> Verdict {
+        match self.gateway.decide(&exchange.request(head)).await {
+            Ok(plan) => {
+                if let Some(session) = plan.session() {
+                    exchange.life.ends_with(Arc::clone(&session.ended));
+                }
+                exchange.record.plan = Some(plan);
+                Verdict::Forward
+            }
+            Err(refusal) => self.refuse(head, exchange, refusal).await,
+        }
+    }
+
+    async fn refuse(&self, head: &RequestHeader, exchange: &mut Exchange, refusal: Refusal) -> Verdict {
+        exchange.record.refusal = Some(refusal);
+        let mut cookies = SetCookies::default();
+        let mut reply = self.gateway.refuse(&exchange.request(head), refusal, &mut cookies).await;
+        for cookie in cookies.0 {
+            reply.headers.append(SET_COOKIE, cookie);
+        }
+        Verdict::Answer(reply)
+    }
+
+    async fn call(
+        &self,
+        endpoint: &'static Endpoint,
+        session: &mut Session,
+        exchange: &mut Exchange,
+    ) -> Verdict {
+        if let Err(refusal) = drop_body(endpoint.max_body_bytes, session, exchange).await {
+            return self.refuse(session.req_header(), exchange, refusal).await;
+        }
+        let request = exchange.request(session.req_header());
+        let answer = endpoints::answer(endpoint, &self.gateway, &request).await;
+        exchange.record.refusal = answer.refusal;
+        Verdict::Answer(answer.reply)
+    }
+
+    /// The answer to a request that failed after its verdict.
+    fn failure(&self, head: &RequestHeader, exchange: &mut Exchange, refusal: Refusal) -> Reply {
+        exchange.record.refusal = Some(refusal);
+        self.gateway.render(&exchange.request(head), refusal)
+    }
+
+    fn destination(&self, exchange: &Exchange) -> Option<&Destination> {
+        self.upstreams.get(exchange.record.plan.as_ref()?.route().upstream)
+    }
+
+    fn note_upstream_error(&self, exchange: &Exchange, error: &Error) {
+        // An error's text may hold bytes of a message; its kind and the system's own words do not.
+        let cause = error.root_cause().downcast_ref::<io::Error>();
+        tracing::warn!(
+            event = "upstream_failed",
+            request_id = %exchange.record.id,
+            upstream = self.destination(exchange).map_or("", Destination::name),
+            error = error.etype().as_str(),
+            cause = cause.map(tracing::field::display),
+        );
+    }
+}
+
+/// Reads and drops the body of a request to an endpoint: by its length first, then under a deadline.
+/// A body that is left unread closes the connection with the answer (PP-11).
+async fn drop_body(
+    max_bytes: usize,
+    session: &mut Session,
+    exchange: &Exchange,
+) -> std::result::Result<(), Refusal> {
+    if max_bytes == 0 || exchange.framing.is_done() {
+        return Ok(());
+    }
+    if matches!(exchange.framing, Framing::Length(length) if length > max_bytes as u64) {
+        return Err(Refusal::BodyTooLarge);
+    }
+    let read = async {
+        if exchange.expects_continue {
+            session.write_continue_response().await?;
+        }
+        let mut left = max_bytes;
+        while let Some(part) = session.read_request_body().await? {
+            match left.checked_sub(part.len()) {
+                Some(rest) => left = rest,
+                None => return Ok(Err(Refusal::BodyTooLarge)),
+            }
+        }
+        Ok::<_, BError>(Ok(()))
+    };
+    match timeout(ENDPOINT_BODY_TIMEOUT, read).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) | Err(_) => Err(Refusal::BadRequest),
+    }
+}
+
+async fn respond(session: &mut Session, record: &mut Record, reply: Reply) -> Result<()> {
+    record.status = reply.status.as_u16();
+    let head = convert::answer(&reply)?;
+    if reply.body.is_empty() || session.req_header().method == Method::HEAD {
+        return session.write_response_header(head, true).await;
+    }
+    session.write_response_header(head, false).await?;
+    session.write_response_body(Some(reply.body), true).await
+}
+
+/// What a failure is to the client; `None` where there is no client left to tell.
+fn refusal_of(error: &Error) -> Option<Refusal> {
+    if error.etype() == &UNRESOLVED {
+        return Some(Refusal::UpstreamUnresolved);
+    }
+    match error.esource() {
+        ErrorSource::Upstream => Some(upstream_refusal(error.etype())),
+        ErrorSource::Downstream => client_refusal(error.etype()),
+        ErrorSource::Internal | ErrorSource::Unset => Some(Refusal::Internal),
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other failure is one of the upstream's answer")]
+const fn upstream_refusal(kind: &ErrorType) -> Refusal {
+    use ErrorType as E;
+    match kind {
+        E::ConnectTimedout | E::TLSHandshakeTimedout | E::ReadTimedout | E::WriteTimedout => {
+            Refusal::UpstreamTimeout
+        }
+        E::ConnectRefused
+        | E::ConnectNoRoute
+        | E::ConnectError
+        | E::TLSHandshakeFailure
+        | E::HandshakeError
+        | E::InvalidCert
+        | E::BindError
+        | E::SocketError => Refusal::UpstreamUnreachable,
+        _ => Refusal::UpstreamFailed,
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other failure is one of the request's own")]
+const fn client_refusal(kind: &ErrorType) -> Option<Refusal> {
+    use ErrorType as E;
+    match kind {
+        E::WriteError | E::WriteTimedout | E::ReadError | E::ConnectionClosed => None,
+        _ => Some(Refusal::BadRequest),
+    }
+}
+
+fn is_answered(session: &Session) -> bool {
+    session.response_written().is_some_and(|head| !head.status.is_informational())
+}
+
+fn exchange_of(ctx: &mut Option<Box<Exchange>>) -> Result<&mut Exchange> {
+    ctx.as_deref_mut().ok_or_else(|| Error::new_in(ErrorType::InternalError))
+}
+
+#[async_trait]
+impl ProxyHttp for Edge {
+    type CTX = Option<Box<Exchange>>;
+
+    fn new_ctx(&self) -> Self::CTX {
+        None
+    }
+
+    /// The connection has given each request its exchange.
+    fn on_connection_reuse(
+        &self,
+        session: &mut Session,
+        ctx: &mut Self::CTX,
+        exchange: Box<dyn Any + Send + Sync>,
+    ) {
+        *ctx = exchange.downcast().ok();
+        session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
+    }
+
+    /// None: compression is the upstream's.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<bool> {
+        let exchange = exchange_of(ctx)?;
+        exchange.record.user_agent = session.req_header().headers.get(USER_AGENT).cloned();
+        if !exchange.websocket {
+            // PP-10: any other upgrade is not known here, and to the upstream there is none.
+            session.req_header_mut().remove_header(&UPGRADE);
+        }
+        // DO-7: a panic is this request's and nobody else's.
+        let verdict = AssertUnwindSafe(self.verdict(session, exchange)).catch_unwind().await;
+        let reply = match verdict {
+            Ok(Verdict::Forward) => return Ok(false),
+            Ok(Verdict::Answer(reply)) => reply,
+            Err(_) => self.failure(session.req_header(), exchange, Refusal::Internal),
+        };
+        respond(session, &mut exchange.record, reply).await?;
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Self::CTX) -> Result<Box<HttpPeer>> {
+        let exchange = exchange_of(ctx)?;
+        let plan = exchange.record.plan.as_ref().ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
+        let id = plan.route().upstream;
+        let mut peer =
+            self.upstreams.peer(id, &mut exchange.attempts).ok_or_else(|| Error::new_up(UNRESOLVED))?;
+        if exchange.websocket {
+            // Pingora has one read timeout for before and after the upgrade: both are kept here.
+            peer.options.read_timeout = None;
+            if let Some(destination) = self.upstreams.get(id) {
+                let settings = destination.settings();
+                exchange
+                    .life
+                    .limit_silence(Silence { before: settings.read_timeout, after: settings.idle_timeout });
+            }
+        }
+        Ok(peer)
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        peer: &HttpPeer,
+        ctx: &mut Self::CTX,
+        mut error: BError,
+    ) -> BError {
+        let Ok(exchange) = exchange_of(ctx) else { return error };
+        self.note_upstream_error(exchange, &error);
+        let id = exchange.record.plan.as_ref().map(|plan| plan.route().upstream);
+        let retry = id.is_some_and(|id| self.upstreams.note_failure(id, peer, &mut exchange.attempts));
+        error.set_retry(retry);
+        error
+    }
+
+    /// Pingora's own rule: what may have reached the upstream is tried again only where that does no
+    /// harm, and on a connection that had been idle.
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: BError,
+        _ctx: &mut Self::CTX,
+        client_reused: bool,
+    ) -> BError {
+        if !session.req_header().method.is_idempotent() || session.as_ref().retry_buffer_truncated() {
+            error.set_retry(false);
+        } else {
+            error.retry.decide_reuse(client_reused);
+        }
+        error
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Self::CTX,
+    ) -> Result<()> {
+        let exchange = exchange_of(ctx)?;
+        let internal = || Error::new_in(ErrorType::InternalError);
+        let destination = self.destination(exchange).ok_or_else(internal)?;
+        let forwarded = Forwarded {
+            plan: exchange.record.plan.as_ref().ok_or_else(internal)?,
+            id: exchange.record.id,
+            target: &exchange.target,
+            host: &exchange.host,
+            client: exchange.record.client(),
+            upstream_host: destination.host(),
+            headers: &self.gateway.settings().reading.headers,
+        };
+        convert::to_upstream(request, &forwarded)
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        answer: &mut ResponseHeader,
+        ctx: &mut Self::CTX,
+    ) -> Result<()> {
+        let exchange = exchange_of(ctx)?;
+        if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+            exchange.life.become_tunnel();
+            session.set_read_timeout(None);
+        }
+        if answer.status == StatusCode::SWITCHING_PROTOCOLS || !answer.status.is_informational() {
+            exchange.record.status = answer.status.as_u16();
+        }
+        convert::to_client(answer, exchange.record.plan.as_ref())
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Self::CTX,
+    ) -> Result<Option<Duration>> {
+        exchange_of(ctx)?.record.bytes_sent += body.as_ref().map_or(0, Bytes::len);
+        Ok(None)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Self::CTX) -> FailToProxy {
+        let told = FailToProxy { error_code: 0, can_reuse_downstream: false };
+        let Ok(exchange) = exchange_of(ctx) else { return told };
+        if *error.esource() == ErrorSource::Upstream {
+            self.note_upstream_error(exchange, error);
+        }
+        let Some(refusal) = refusal_of(error) else { return told };
+        if is_answered(session) {
+            exchange.record.refusal = Some(refusal);
+            return told;
+        }
+        session.set_keepalive(None);
+        let reply = self.failure(session.req_header(), exchange, refusal);
+        // A client that is gone by now is no error.
+        let _ = respond(session, &mut exchange.record, reply).await;
+        FailToProxy { error_code: exchange.record.status, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut Self::CTX) {
+        // The access event is written when the record is dropped.
+        if let Ok(exchange) = exchange_of(ctx) {
+            exchange.record.bytes_sent = session.body_bytes_sent();
+        }
+    }
+
+    /// LG-2: Pingora's own lines may hold bytes of a message.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Self::CTX, _error: &Error) -> bool {
+        true
+    }
+
+    /// As [`Self::suppress_error_log`].
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &Self::CTX,
+        _error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+}

@@ -1,0 +1,278 @@
+//! How long a request lives, and what is told of it when it is over.
+//!
+//! A request ends with its answer, or before that when its session ends or its WebSocket falls
+//! silent: [`Life::live`] races the work against both. Dropping the work skips Pingora's own
+//! `logging` phase, so the access event is written by the drop of its [`Record`]: once for each
+//! request, also for one that was cancelled or panicked.
+
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use http::header::HeaderValue;
+use tokio_util::sync::CancellationToken;
+
+use super::drain::Drain;
+use super::transport::Wire;
+use crate::gateway::{ForwardPlan, Refusal};
+use crate::telemetry::Events;
+use crate::telemetry::events::{Access, InFlight};
+use crate::web::{Host, RequestId, Target};
+
+/// Why a request was ended before its answer was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// Its session is over.
+    SessionEnded,
+    /// The upstream did not say in time whether it takes the WebSocket.
+    NoAnswer,
+    /// Nothing was heard of the WebSocket for too long, from either side.
+    Silent,
+}
+
+/// One connection's request in progress, as its three sides see it: the connection that started it,
+/// the edge that decides on it, the transport that carries it.
+pub(super) struct Life {
+    drain: Arc<Drain>,
+    opened: Instant,
+    /// Milliseconds since `opened`.
+    last_traffic: AtomicU64,
+    tunnel: AtomicBool,
+    request: Mutex<InProgress>,
+    cut: OnceLock<Cut>,
+    returned: Mutex<Option<Box<Wire>>>,
+}
+
+#[derive(Default)]
+struct InProgress {
+    ended: Option<Arc<CancellationToken>>,
+    silence: Option<Silence>,
+}
+
+/// How long a WebSocket may be silent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Silence {
+    /// Until the upstream agrees to it.
+    pub(super) before: Duration,
+    /// From then on.
+    pub(super) after: Duration,
+}
+
+impl Life {
+    pub(super) fn new(drain: Arc<Drain>) -> Self {
+        Self {
+            drain,
+            opened: Instant::now(),
+            last_traffic: AtomicU64::new(0),
+            tunnel: AtomicBool::new(false),
+            request: Mutex::default(),
+            cut: OnceLock::new(),
+            returned: Mutex::default(),
+        }
+    }
+
+    /// Counts a request in until the returned value is dropped, or until it becomes a tunnel: a
+    /// WebSocket never ends by itself, so no drain waits for one.
+    pub(super) fn begin(self: &Arc<Self>) -> Counted {
+        *lock(&self.request) = InProgress::default();
+        self.drain.enter();
+        Counted(Arc::clone(self))
+    }
+
+    /// The request is to end with this session.
+    pub(super) fn ends_with(&self, session: Arc<CancellationToken>) {
+        lock(&self.request).ended = Some(session);
+    }
+
+    /// The request asks for a WebSocket.
+    pub(super) fn limit_silence(&self, silence: Silence) {
+        self.note_traffic();
+        lock(&self.request).silence = Some(silence);
+    }
+
+    /// The upstream agreed to a WebSocket: what follows is not HTTP.
+    pub(super) fn become_tunnel(&self) {
+        self.note_traffic();
+        if !self.tunnel.swap(true, Ordering::Relaxed) {
+            self.drain.leave();
+        }
+    }
+
+    /// Whether the connection is a WebSocket by now.
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.tunnel.load(Ordering::Relaxed)
+    }
+
+    /// Something went through the tunnel.
+    pub(super) fn note_traffic(&self) {
+        let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_traffic.store(now, Ordering::Relaxed);
+    }
+
+    /// The transport was dropped: here is what it carried.
+    pub(super) fn give_back(&self, wire: Box<Wire>) {
+        *lock(&self.returned) = Some(wire);
+    }
+
+    /// The wire, once Pingora has let go of it.
+    pub(super) fn take_back(&self) -> Option<Box<Wire>> {
+        lock(&self.returned).take()
+    }
+
+    /// Does the work to its end, or until it has to be cut; the work is dropped then.
+    ///
+    /// # Errors
+    /// [`Cut`].
+    pub(super) async fn live<T>(&self, work: impl Future<Output = T>) -> Result<T, Cut> {
+        let mut work = pin!(work);
+        // The work is polled first; the others look at what it has left here by then and need no
+        // waking of their own for that.
+        let cut = tokio::select! {
+            biased;
+            done = &mut work => return Ok(done),
+            () = self.session_end() => Cut::SessionEnded,
+            cut = self.silence() => cut,
+        };
+        // Before the work is dropped: its record asks for it.
+        Err(*self.cut.get_or_init(|| cut))
+    }
+
+    async fn session_end(&self) {
+        let session = poll_fn(|_| ready_when_set(lock(&self.request).ended.clone())).await;
+        session.cancelled().await;
+    }
+
+    async fn silence(&self) -> Cut {
+        let Silence { before, after } = poll_fn(|_| ready_when_set(lock(&self.request).silence)).await;
+        let agreed = poll_fn(|_| if self.is_tunnel() { Poll::Ready(()) } else { Poll::Pending });
+        if tokio::time::timeout(before, agreed).await.is_err() {
+            return Cut::NoAnswer;
+        }
+        while let Some(left) = after.checked_sub(self.silent_for()).filter(|left| !left.is_zero()) {
+            tokio::time::sleep(left).await;
+        }
+        Cut::Silent
+    }
+
+    fn silent_for(&self) -> Duration {
+        let last = Duration::from_millis(self.last_traffic.load(Ordering::Relaxed));
+        self.opened.elapsed().saturating_sub(last)
+    }
+}
+
+fn ready_when_set<T>(value: Option<T>) -> Poll<T> {
+    match value {
+        Some(value) => Poll::Ready(value),
+        None => Poll::Pending,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is kept here is whole after every step, so a panic elsewhere leaves nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A request that a drain waits for.
+pub(super) struct Counted(Arc<Life>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if !self.0.is_tunnel() {
+            self.0.drain.leave();
+        }
+    }
+}
+
+/// Who sent the requests of a connection.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// From where.
+    pub(super) address: IpAddr,
+    /// The same, as `X-Forwarded-For`.
+    pub(super) forwarded_for: HeaderValue,
+    /// The port of the listener.
+    pub(super) local_port: u16,
+    /// Whether the connection is TLS.
+    pub(super) tls: bool,
+}
+
+/// What the access event says; written when this is dropped.
+pub(super) struct Record {
+    events: Events,
+    _in_flight: InFlight,
+    started: Instant,
+    client: Arc<Client>,
+    life: Arc<Life>,
+    /// The request's id.
+    pub(super) id: RequestId,
+    /// The method; empty where the head was not understood.
+    pub(super) method: &'static str,
+    /// The canonical host.
+    pub(super) host: Option<Host>,
+    /// The canonical target.
+    pub(super) target: Option<Target>,
+    /// The status; 0 while no answer was begun.
+    pub(super) status: u16,
+    /// Bytes of body sent.
+    pub(super) bytes_sent: usize,
+    /// Why it was refused.
+    pub(super) refusal: Option<Refusal>,
+    /// Where it went.
+    pub(super) plan: Option<ForwardPlan>,
+    /// The browser.
+    pub(super) user_agent: Option<HeaderValue>,
+}
+
+impl Record {
+    pub(super) fn new(events: &Events, client: Arc<Client>, life: Arc<Life>, method: &'static str) -> Self {
+        Self {
+            events: events.clone(),
+            _in_flight: events.request_began(),
+            started: Instant::now(),
+            client,
+            life,
+            id: RequestId::new(),
+            method,
+            host: None,
+            target: None,
+            status: 0,
+            bytes_sent: 0,
+            refusal: None,
+            plan: None,
+            user_agent: None,
+        }
+    }
+
+    /// Who sent it.
+    pub(super) const fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if self.life.cut.get() == Some(&Cut::NoAnswer) {
+            self.status = Refusal::UpstreamTimeout.status().as_u16();
+            self.refusal = Some(Refusal::UpstreamTimeout);
+        }
+        let session = self.plan.as_ref().and_then(ForwardPlan::session);
+        self.events.request_finished(&Access {
+            request_id: &self.id,
+            client: self.client.address,
+            method: self.method,
+            host: self.host.as_ref().map_or("", Host::name),
+            path: self.target.as_ref().map_or("", Target::path),
+            status: self.status,
+            route: self.plan.as_ref().map(|plan| &*plan.route().name),
+            refusal: self.refusal.map(Refusal::code),
+            user: session.map(|session| &*session.identity.user),
+            duration: self.started.elapsed(),
+            bytes_sent: self.bytes_sent,
+            user_agent: self.user_agent.as_ref().and_then(|value| value.to_str().ok()),
+        });
+    }
+}

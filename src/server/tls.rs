@@ -1,0 +1,71 @@
+//! TLS towards clients: certificate and key are loaded and checked before a listener uses them, and
+//! stand in an `ArcSwap`, so that new ones are a swap.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use pingora::tls::TlsAcceptor;
+use rustls::ServerConfig;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::config::TlsSettings;
+
+/// The present acceptor of a listener.
+pub(super) type Acceptor = Arc<ArcSwap<TlsAcceptor>>;
+
+/// Why certificate and key can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file can't be read as PEM.
+    #[error("{}: {source}", file.display())]
+    File {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: rustls_pki_types::pem::Error,
+    },
+    /// The chain is empty, or the key does not fit.
+    #[error("{}: {source}", certificate.display())]
+    Unusable {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// Why.
+        #[source]
+        source: rustls::Error,
+    },
+}
+
+/// Loads a certificate and its key.
+///
+/// # Errors
+/// [`TlsError`].
+pub(super) fn load(settings: &TlsSettings) -> Result<Acceptor, TlsError> {
+    let config = server_config(settings)?;
+    Ok(Arc::new(ArcSwap::from_pointee(TlsAcceptor::from(Arc::new(config)))))
+}
+
+/// TLS 1.2 and 1.3 (TS-1), no early data, HTTP/1.1 only.
+fn server_config(settings: &TlsSettings) -> Result<ServerConfig, TlsError> {
+    let chain = load_certificates(&settings.certificate)?;
+    let key = PrivateKeyDer::from_pem_file(&settings.key)
+        .map_err(|source| TlsError::File { file: settings.key.clone(), source })?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+        .map_err(|source| TlsError::Unusable { certificate: settings.certificate.clone(), source })?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// All certificates of a PEM file, in its order.
+///
+/// # Errors
+/// [`TlsError::File`].
+pub(super) fn load_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let failed = |source| TlsError::File { file: file.to_owned(), source };
+    CertificateDer::pem_file_iter(file).map_err(failed)?.map(|item| item.map_err(failed)).collect()
+}
