@@ -198,6 +198,7 @@ mod tests {
     fn only_a_wrong_configuration_ends_with_78() {
         let config = ConfigError { file: "a.toml".to_owned(), problems: Vec::new() };
         assert_eq!(Failure::from(config).exit_status(), 78);
-        assert_eq!(Failure::Run(RunError::Start("no".to_owned())).exit_status(), 1);
+        let signals = RunError::Signals(std::io::Error::other("no"));
+        assert_eq!(Failure::Run(signals).exit_status(), 1);
     }
 }

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use http::header::HeaderValue;
 use pingora::apps::HttpServerApp as _;
 use pingora::prelude::timeout;
 use pingora::protocols::http::ServerSession;
@@ -31,6 +30,7 @@ use super::transport::{Socket, Transport, Wire};
 use crate::config::ServerSettings;
 use crate::gateway::Refusal;
 use crate::telemetry::Events;
+use crate::web::client_addr::forwarded_for;
 
 /// How long the listener rests after the system refused it a socket: without that it would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -305,10 +305,7 @@ impl Answer {
 fn client(address: IpAddr, local_port: u16, tls: bool) -> Arc<Client> {
     // An IPv4 client of an IPv6 listener is told as IPv4.
     let address = address.to_canonical();
-    let forwarded_for = HeaderValue::from_str(&address.to_string());
-    // The digits, dots and colons of an address are always a value.
-    let forwarded_for = forwarded_for.unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-    Arc::new(Client { address, forwarded_for, local_port, tls })
+    Arc::new(Client { address, forwarded_for: forwarded_for(address), local_port, tls })
 }
 
 fn parse(bytes: &[u8], limits: Limits) -> Next {

@@ -15,11 +15,11 @@ use super::life::Client;
 use crate::gateway::ForwardPlan;
 use crate::identity::headers::{ACCESS_TOKEN_HEADER, HeaderTable};
 use crate::session::cookie::is_ours;
-use crate::web::client_addr::FORWARDED_HEADERS;
+use crate::web::client_addr::is_proxy_header;
 use crate::web::{Host, Reply, RequestId, Target, cookie};
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
-const NO_STORE: HeaderValue = HeaderValue::from_static("private");
+const PRIVATE: HeaderValue = HeaderValue::from_static("private");
 
 /// What a request to an upstream is made of.
 pub(super) struct Forwarded<'a> {
@@ -74,7 +74,7 @@ pub(super) fn to_upstream(request: &mut RequestHeader, forwarded: &Forwarded<'_>
 fn strip(request: &mut RequestHeader, table: &HeaderTable, forward_authorization: bool) {
     let is_stripped = |name: &HeaderName| {
         table.is_stripped(name.as_str())
-            || FORWARDED_HEADERS.contains(&name.as_str())
+            || is_proxy_header(name.as_str())
             || (*name == AUTHORIZATION && !forward_authorization)
     };
     // Most requests have none of them, and then nothing is allocated.
@@ -103,15 +103,14 @@ fn set_target(request: &mut RequestHeader, target: &Target) -> Result<()> {
 }
 
 fn set_host(request: &mut RequestHeader, forwarded: &Forwarded<'_>) -> Result<()> {
-    if forwarded.plan.route().keep_host {
-        let canonical = canonical_host(forwarded.host);
-        return request.insert_header(HOST, canonical);
+    if !forwarded.plan.route().keep_host {
+        return request.insert_header(HOST, forwarded.upstream_host);
     }
-    request.insert_header(HOST, forwarded.upstream_host)
-}
-
-fn canonical_host(host: &Host) -> String {
-    host.port().map_or_else(|| host.name().to_owned(), |port| format!("{}:{port}", host.name()))
+    let as_sent = request.headers.get(HOST).map(HeaderValue::as_bytes);
+    if as_sent == Some(forwarded.host.name().as_bytes()) && forwarded.host.port().is_none() {
+        return Ok(());
+    }
+    request.insert_header(HOST, forwarded.host.to_string())
 }
 
 fn set_forwarded(request: &mut RequestHeader, forwarded: &Forwarded<'_>) -> Result<()> {
@@ -122,7 +121,7 @@ fn set_forwarded(request: &mut RequestHeader, forwarded: &Forwarded<'_>) -> Resu
     }
     let proto = if forwarded.client.tls { "https" } else { "http" };
     request.insert_header("X-Forwarded-Proto", proto)?;
-    request.insert_header("X-Forwarded-Host", canonical_host(forwarded.host))
+    request.insert_header("X-Forwarded-Host", forwarded.host.to_string())
 }
 
 /// Makes an upstream's answer the one that the client gets.
@@ -138,7 +137,7 @@ pub(super) fn to_client(answer: &mut ResponseHeader, plan: Option<&ForwardPlan>)
     drop_clearing_of_cookies(answer)?;
     let is_personal = plan.is_some_and(|plan| plan.session().is_some());
     if is_personal && !answer.status.is_informational() && !answer.headers.contains_key(CACHE_CONTROL) {
-        answer.insert_header(CACHE_CONTROL, NO_STORE)?;
+        answer.insert_header(CACHE_CONTROL, PRIVATE)?;
     }
     Ok(())
 }

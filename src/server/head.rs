@@ -3,11 +3,13 @@
 //! Owns what a request head may look like (RFC 9112 2 to 5, PP-2, PP-6 to PP-9): whatever two
 //! implementations could read in two ways is refused here. Does no I/O.
 
+use std::borrow::Cow;
+
 use bytes::{Buf as _, BytesMut};
 
 use super::body::Framing;
 use crate::web::host::HostError;
-use crate::web::target::TargetError;
+use crate::web::target::{TargetError, split_absolute_form};
 use crate::web::{Host, Target};
 
 /// How long a request target may be; above it the answer is 414. Browsers and servers in use agree
@@ -224,24 +226,19 @@ impl<'a> RequestLine<'a> {
         Ok(Self { method, target, http_1_1, len: line.len() + 2 })
     }
 
-    /// The target in origin form: the path and query of the absolute form (RFC 9112 3.2.2), whose
-    /// authority must be the host that the request names (PP-6).
-    fn origin_form(&self, host: &Host) -> Result<Option<Vec<u8>>, HeadError> {
+    /// The target in origin form, where it came in the absolute form (RFC 9112 3.2.2): its authority
+    /// must be the host that the request names (PP-6).
+    fn origin_form(&self, host: &Host) -> Result<Option<Cow<'a, [u8]>>, HeadError> {
         if self.target.starts_with(b"/") {
             return Ok(None);
         }
-        let Some(rest) = strip_scheme(self.target) else {
+        let Some((_, authority, origin_form)) = split_absolute_form(self.target) else {
             return Err(HeadError::Malformed("the request target is neither a path nor an http URL"));
         };
-        let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
-        let (authority, path) = rest.split_at(end);
-        match Host::parse(authority) {
-            Ok(named) if named == *host => {}
-            Ok(_) => return Err(HeadError::Malformed("the request target names another host than Host")),
-            Err(_) => return Err(HeadError::Malformed("the request target names no valid host")),
+        if Host::parse(authority).as_ref() != Ok(host) {
+            return Err(HeadError::Malformed("the request target names another host than Host"));
         }
-        let root: &[u8] = if path.starts_with(b"/") { b"" } else { b"/" };
-        Ok(Some([root, path].concat()))
+        Ok(Some(origin_form))
     }
 
     fn with_target(&self, target: &[u8]) -> OriginForm {
@@ -258,13 +255,6 @@ fn check_target(target: &[u8]) -> Result<(), HeadError> {
         return Err(HeadError::Malformed("the request target holds a byte that must be escaped"));
     }
     if target.len() > MAX_TARGET_BYTES { Err(HeadError::TargetTooLong) } else { Ok(()) }
-}
-
-fn strip_scheme(target: &[u8]) -> Option<&[u8]> {
-    let colon = target.iter().position(|&byte| byte == b':')?;
-    let (scheme, rest) = target.split_at(colon);
-    let is_http = scheme.eq_ignore_ascii_case(b"http") || scheme.eq_ignore_ascii_case(b"https");
-    rest.strip_prefix(b"://").filter(|_| is_http)
 }
 
 /// What the header fields say of framing, host and connection.
@@ -353,7 +343,8 @@ impl<'a> Fields<'a> {
         let host = self.host.ok_or(HeadError::Malformed("no Host"))?;
         let host = Host::parse(host).map_err(|HostError| HeadError::Malformed("Host is not host[:port]"))?;
         let asks_server = request.target == b"*" && request.method == "OPTIONS";
-        let origin = if asks_server { Some(b"/".to_vec()) } else { request.origin_form(&host)? };
+        let origin =
+            if asks_server { Some(Cow::Borrowed(b"/".as_slice())) } else { request.origin_form(&host)? };
         let target = Target::parse(origin.as_deref().unwrap_or(request.target));
         Ok(Head {
             len,
@@ -400,4 +391,240 @@ fn is_token_byte(byte: u8) -> bool {
 /// RFC 9110 5.5: HTAB, SP, visible characters and bytes above ASCII.
 const fn is_field_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { bytes: 16 * 1024, fields: 20 };
+
+    fn read(head: &[u8]) -> Result<Head, HeadError> {
+        let mut bytes = BytesMut::from(head);
+        let end = Scanner::default().find_end(&mut bytes, LIMITS)?.expect("the head is whole");
+        parse(&bytes[..end], LIMITS)
+    }
+
+    fn get(fields: &str) -> Result<Head, HeadError> {
+        read(format!("GET /a HTTP/1.1\r\nHost: app.test\r\n{fields}\r\n").as_bytes())
+    }
+
+    fn line(line: &str) -> Result<Head, HeadError> {
+        read(format!("{line}\r\nHost: app.test\r\n\r\n").as_bytes())
+    }
+
+    fn is_malformed(result: &Result<Head, HeadError>) -> bool {
+        matches!(result, Err(HeadError::Malformed(_)))
+    }
+
+    #[test]
+    fn a_plain_head_is_understood() {
+        let head = read(
+            b"POST /a/b?c=d HTTP/1.1\r\nhost: APP.test.:8443\r\nContent-Length: 12\r\nExpect: 100-Continue\r\nX-Empty:\r\nX-Latin: caf\xe9\r\n\r\nabc",
+        )
+        .unwrap();
+        assert_eq!((head.method, head.target.as_str()), ("POST", "/a/b?c=d"));
+        assert_eq!((head.host.name(), head.host.port()), ("app.test", Some(8443)));
+        assert_eq!(head.framing, Framing::length(12));
+        assert!(head.expects_continue && !head.websocket && !head.asks_server);
+        assert_eq!(head.origin_form, None);
+    }
+
+    #[test]
+    fn a_head_ends_with_its_blank_line_however_it_comes() {
+        let whole = b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\nGET /next";
+        for piece in [1, 2, 3, whole.len()] {
+            let (mut scanner, mut bytes, mut end) = (Scanner::default(), BytesMut::new(), None);
+            for part in whole.chunks(piece) {
+                bytes.extend_from_slice(part);
+                end = scanner.find_end(&mut bytes, LIMITS).unwrap();
+                if end.is_some() {
+                    break;
+                }
+            }
+            assert_eq!(&bytes[..end.unwrap()], b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "by {piece}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_ends_without_cr_is_refused_before_the_head_is_whole() {
+        let cases: &[(&str, &[u8])] = &[
+            ("bare line feeds throughout", b"GET / HTTP/1.1\nHost: a\n\n"),
+            ("one bare line feed", b"GET / HTTP/1.1\r\nHost: a\n"),
+            ("an empty line of a bare line feed", b"\nGET / HTTP/1.1\r\n"),
+            ("NUL in a value", b"GET / HTTP/1.1\r\nX: a\0"),
+        ];
+        for (name, bytes) in cases {
+            let found = Scanner::default().find_end(&mut BytesMut::from(*bytes), LIMITS);
+            assert!(matches!(found, Err(HeadError::Malformed(_))), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_request_line_has_exactly_three_parts() {
+        let cases = [
+            ("HTTP/0.9", "GET /"),
+            ("two spaces", "GET  / HTTP/1.1"),
+            ("space in the target", "GET /a b HTTP/1.1"),
+            ("tab in the target", "GET /a\tb HTTP/1.1"),
+            ("DEL in the target", "GET /a\u{7f} HTTP/1.1"),
+            ("UTF-8 in the target", "GET /\u{e4} HTTP/1.1"),
+            ("space at the end", "GET / HTTP/1.1 "),
+            ("space in front", " GET / HTTP/1.1"),
+            ("lower-case version", "GET / http/1.1"),
+            ("HTTP/2 preface", "PRI * HTTP/2.0"),
+            ("HTTP/1.2", "GET / HTTP/1.2"),
+            ("fragment", "GET /a#b HTTP/1.1"),
+            ("no slash", "GET a HTTP/1.1"),
+            ("asterisk for another method", "GET * HTTP/1.1"),
+            ("dot segments", "GET /public/../admin HTTP/1.1"),
+            ("method is no token", "GE(T / HTTP/1.1"),
+            ("bare CR", "GET /\ra HTTP/1.1"),
+        ];
+        for (name, text) in cases {
+            assert!(is_malformed(&line(text)), "{name}");
+        }
+        assert!(line("GET / HTTP/1.0").is_ok());
+    }
+
+    #[test]
+    fn only_the_listed_methods_are_let_through() {
+        for method in ["TRACE", "CONNECT", "DEBUG", "get", "Get", "GETz", "M-SEARCH"] {
+            assert_eq!(line(&format!("{method} / HTTP/1.1")).unwrap_err(), HeadError::Method, "{method}");
+        }
+        assert_eq!(line("CONNECT app.test:443 HTTP/1.1").unwrap_err(), HeadError::Method);
+        for method in METHODS {
+            assert_eq!(line(&format!("{method} / HTTP/1.1")).unwrap().method, *method);
+        }
+    }
+
+    #[test]
+    fn options_of_the_server_is_told_apart() {
+        assert!(line("OPTIONS * HTTP/1.1").unwrap().asks_server);
+        assert!(!line("OPTIONS / HTTP/1.1").unwrap().asks_server);
+    }
+
+    #[test]
+    fn the_absolute_form_must_name_the_host_and_becomes_the_origin_form() {
+        let cases = [
+            ("path", "http://app.test/a?b", Some("/a?b")),
+            ("other scheme and case", "HTTPS://APP.TEST/a", Some("/a")),
+            ("no path", "http://app.test", Some("/")),
+            ("only a query", "http://app.test?x", Some("/?x")),
+            ("another host", "http://admin.test/secret", None),
+            ("another port", "http://app.test:81/", None),
+            ("userinfo", "http://app.test@evil.test/", None),
+            ("unknown scheme", "foo://app.test/", None),
+            ("no authority", "http:/a", None),
+            ("double slash behind it", "https://app.test//admin", None),
+        ];
+        for (name, target, expected) in cases {
+            let head = format!("GET {target} HTTP/1.1\r\nHost: app.test\r\nX: y\r\n\r\n");
+            let read = read(head.as_bytes());
+            assert_eq!(read.as_ref().ok().map(|head| head.target.as_str()), expected, "{name}");
+            if let (Ok(read), Some(expected)) = (read, expected) {
+                let rewritten = read.origin_form.unwrap().rewrite(head.as_bytes());
+                let wanted = format!("GET {expected} HTTP/1.1\r\nHost: app.test\r\nX: y\r\n\r\n");
+                assert_eq!(rewritten, wanted.as_bytes(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_field_is_a_token_a_colon_and_text() {
+        let cases = [
+            ("folded", "X-A: 1\r\n X-Auth-User: root\r\n"),
+            ("folded with a tab", "X-A: 1\r\n\tb\r\n"),
+            ("space before the colon", "X-A : 1\r\n"),
+            ("space in the name", "X A: 1\r\n"),
+            ("parenthesis in the name", "X(A: 1\r\n"),
+            ("no name", ": 1\r\n"),
+            ("no colon", "X-A\r\n"),
+            ("bare CR in a value", "X-A: 1\rX-B: 2\r\n"),
+            ("control character in a value", "X-A: \u{1}\r\n"),
+            ("DEL in a value", "X-A: \u{7f}\r\n"),
+            ("UTF-8 in a name", "X-\u{e4}: 1\r\n"),
+        ];
+        for (name, fields) in cases {
+            assert!(is_malformed(&get(fields)), "{name}");
+        }
+    }
+
+    #[test]
+    fn there_is_exactly_one_host() {
+        let cases: &[(&str, &[u8])] = &[
+            ("none", b"GET / HTTP/1.1\r\n\r\n"),
+            ("none in HTTP/1.0", b"GET / HTTP/1.0\r\n\r\n"),
+            ("two", b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),
+            ("the same twice", b"GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n"),
+            ("empty", b"GET / HTTP/1.1\r\nHost:\r\n\r\n"),
+            ("userinfo", b"GET / HTTP/1.1\r\nHost: u@a\r\n\r\n"),
+            ("two in one", b"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n"),
+        ];
+        for (name, head) in cases {
+            assert!(is_malformed(&read(head)), "{name}");
+        }
+    }
+
+    #[test]
+    fn framing_that_could_be_read_in_two_ways_is_refused() {
+        let cases = [
+            ("length and coding", "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n"),
+            ("coding and length", "Transfer-Encoding: chunked\r\nContent-Length: 6\r\n"),
+            ("two codings", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"),
+            ("xchunked", "Transfer-Encoding: xchunked\r\n"),
+            ("identity", "Transfer-Encoding: identity\r\n"),
+            ("chunked, identity", "Transfer-Encoding: chunked, identity\r\n"),
+            ("gzip, chunked", "Transfer-Encoding: gzip, chunked\r\n"),
+            ("vertical tab", "Transfer-Encoding: \u{b}chunked\r\n"),
+            ("empty coding", "Transfer-Encoding:\r\n"),
+            ("space before the colon", "Transfer-Encoding : chunked\r\n"),
+            ("two lengths", "Content-Length: 3\r\nContent-Length: 4\r\n"),
+            ("the same length twice", "Content-Length: 3\r\nContent-Length: 3\r\n"),
+            ("a list of lengths", "Content-Length: 3, 3\r\n"),
+            ("plus", "Content-Length: +3\r\n"),
+            ("minus", "Content-Length: -1\r\n"),
+            ("hexadecimal", "Content-Length: 0x3\r\n"),
+            ("two numbers", "Content-Length: 3 3\r\n"),
+            ("beyond 64 bits", "Content-Length: 99999999999999999999\r\n"),
+            ("beyond 63 bits", "Content-Length: 9223372036854775808\r\n"),
+            ("empty length", "Content-Length:\r\n"),
+        ];
+        for (name, fields) in cases {
+            assert!(is_malformed(&get(fields)), "{name}");
+        }
+        let http_1_0 = b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert!(is_malformed(&read(http_1_0)));
+        assert_eq!(get("Transfer-Encoding: Chunked\r\n").unwrap().framing, Framing::chunked());
+        assert_eq!(get("").unwrap().framing, Framing::length(0));
+    }
+
+    #[test]
+    fn only_a_websocket_without_a_body_counts_as_an_upgrade() {
+        assert!(get("Connection: Upgrade\r\nUpgrade: WebSocket\r\n").unwrap().websocket);
+        assert!(!get("Connection: Upgrade\r\nUpgrade: h2c\r\n").unwrap().websocket);
+        assert!(is_malformed(&get("Upgrade: websocket\r\nContent-Length: 3\r\n")));
+        assert!(is_malformed(&get("Upgrade: websocket\r\nTransfer-Encoding: chunked\r\n")));
+        let http_1_0 = b"GET / HTTP/1.0\r\nHost: a\r\nUpgrade: websocket\r\n\r\n";
+        assert!(!read(http_1_0).unwrap().websocket);
+    }
+
+    #[test]
+    fn a_head_has_a_size() {
+        let long = "a".repeat(MAX_TARGET_BYTES);
+        assert_eq!(line(&format!("GET /{long} HTTP/1.1")).unwrap_err(), HeadError::TargetTooLong);
+        assert!(get(&"X: y\r\n".repeat(19)).is_ok());
+        assert_eq!(get(&"X: y\r\n".repeat(20)).unwrap_err(), HeadError::TooLarge);
+
+        let filler = format!("X: {}\r\n", "a".repeat(LIMITS.bytes));
+        assert_eq!(get(&filler).unwrap_err(), HeadError::TooLarge);
+        let mut endless_line =
+            BytesMut::from([b"GET /".as_slice(), &vec![b'a'; LIMITS.bytes]].concat().as_slice());
+        let found = Scanner::default().find_end(&mut endless_line, LIMITS);
+        assert_eq!(found, Err(HeadError::TargetTooLong));
+        let mut endless_head = BytesMut::from(
+            [b"GET / HTTP/1.1\r\nX:".as_slice(), &vec![b'a'; LIMITS.bytes]].concat().as_slice(),
+        );
+        assert_eq!(Scanner::default().find_end(&mut endless_head, LIMITS), Err(HeadError::TooLarge));
+    }
 }

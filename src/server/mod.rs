@@ -47,6 +47,7 @@ use crate::idp::{Provider, SetupError};
 use crate::store::SessionStore;
 use crate::store::disk::{DiskStore, OpenError};
 use crate::store::memory::MemoryStore;
+use crate::store::observed::ObservedStore;
 use crate::telemetry::Events;
 use crate::telemetry::metrics::Metrics;
 
@@ -320,6 +321,7 @@ impl Assembly {
             StoreKind::Disk => Arc::new(DiskStore::open(&settings.data_dir, clock.clone(), control.clone())?),
             StoreKind::Memory => Arc::new(MemoryStore::new(clock.clone())),
         };
+        let store: Arc<dyn SessionStore> = Arc::new(ObservedStore::new(store, events.clone()));
         let provider = |provider| Provider::new(provider, control.clone(), clock.clone(), events.clone());
         let providers = settings.providers.into_iter().map(provider).collect::<Result<_, _>>()?;
         let sessions = Sessions::new(
