@@ -25,7 +25,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 pub use self::file::OpenError;
-use self::slot::{Fault, Slot};
+use self::slot::Slot;
 use self::tables::{Snapshot, Tables};
 use self::writer::{Change, Job, Pace, Writer};
 use super::{Index, Lease, Page, Record, Replaced, SessionStore, StoreError, StoreKey, Stored};
@@ -35,15 +35,19 @@ use crate::clock::{Clock, UnixTime};
 const WAITING_WRITES: usize = 1024;
 /// How many reads run at once: more would take the runtime's blocking threads from everybody else.
 const READS_AT_ONCE: usize = 32;
-/// A disk that takes longer than this is taken for one that doesn't answer.
-const DEADLINE: Duration = Duration::from_secs(10);
-const PACE: Pace = Pace { idle: Duration::from_secs(1), rest: Duration::from_millis(500) };
+/// A disk that takes longer than ten seconds is taken for one that doesn't answer.
+const PACE: Pace = Pace {
+    idle: Duration::from_secs(1),
+    rest: Duration::from_millis(500),
+    deadline: Duration::from_secs(10),
+};
 
 /// A store on disk.
 pub struct DiskStore {
     slot: Arc<Slot>,
     clock: Clock,
     runtime: Handle,
+    deadline: Duration,
     reads: Arc<Semaphore>,
     writes: Arc<Semaphore>,
     jobs: Option<Sender<Box<dyn Job>>>,
@@ -59,7 +63,7 @@ impl DiskStore {
     pub fn open(data_dir: &Path, clock: Clock, runtime: Handle) -> Result<Self, OpenError> {
         let database = file::open_or_create(data_dir)?;
         let directory = data_dir.to_owned();
-        let slot = Slot::new(database, Box::new(move || file::open(&directory, false)));
+        let slot = Slot::new(database, Box::new(move || file::open(&directory, false)), PACE.rest);
         Self::start(slot, clock, runtime, PACE).map_err(OpenError::Thread)
     }
 
@@ -71,6 +75,7 @@ impl DiskStore {
             slot,
             clock,
             runtime,
+            deadline: pace.deadline,
             reads: Arc::new(Semaphore::new(READS_AT_ONCE)),
             writes: Arc::new(Semaphore::new(WAITING_WRITES)),
             jobs: Some(jobs),
@@ -84,7 +89,7 @@ impl DiskStore {
         T: Send + 'static,
         F: FnOnce(&mut Tables<'_>, UnixTime) -> Result<T, Error> + Send + 'static,
     {
-        within_deadline(async {
+        self.within_deadline(async {
             let place = place_in(&self.writes).await?;
             let (caller, answer) = oneshot::channel();
             let job = Box::new(Change::new(change, caller, place));
@@ -101,33 +106,28 @@ impl DiskStore {
     async fn read<T, F>(&self, look: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: Fn(&Snapshot<'_>, UnixTime) -> Result<T, Error> + Clone + Send + 'static,
+        F: Fn(&Snapshot<'_>, UnixTime) -> Result<T, Error> + Send + 'static,
     {
-        within_deadline(async {
-            let first = self.read_once(look.clone()).await;
-            let Ok(Err(Fault::Database(_))) = first else {
-                return first?.map_err(StoreError::from);
-            };
-            // After one error the database refuses everything. A change finds that out and opens it
-            // again; whether the change itself can be made is another matter.
-            let _either_way = self.ping().await;
-            self.read_once(look).await?.map_err(StoreError::from)
+        self.within_deadline(async {
+            let place = place_in(&self.reads).await?;
+            let (slot, clock) = (Arc::clone(&self.slot), self.clock.clone());
+            let reading = self.runtime.spawn_blocking(move || {
+                let _place = place;
+                slot.read(|snapshot| look(snapshot, clock.now()))
+            });
+            let outcome = reading.await.map_err(|lost| StoreError::caused_by("reading stopped", lost))?;
+            Ok(outcome?)
         })
         .await
     }
 
-    async fn read_once<T, F>(&self, look: F) -> Result<Result<T, Fault>, StoreError>
-    where
-        T: Send + 'static,
-        F: Fn(&Snapshot<'_>, UnixTime) -> Result<T, Error> + Send + 'static,
-    {
-        let place = place_in(&self.reads).await?;
-        let (slot, clock) = (Arc::clone(&self.slot), self.clock.clone());
-        let reading = self.runtime.spawn_blocking(move || {
-            let _place = place;
-            slot.read(|snapshot| look(snapshot, clock.now()))
-        });
-        reading.await.map_err(|lost| StoreError::caused_by("reading stopped", lost))
+    async fn within_deadline<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        tokio::time::timeout(self.deadline, work)
+            .await
+            .unwrap_or_else(|late| Err(StoreError::caused_by("the disk does not answer", late)))
     }
 }
 
@@ -136,12 +136,6 @@ async fn place_in(queue: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, StoreE
         .acquire_owned()
         .await
         .map_err(|closed| StoreError::caused_by("the store is closed", closed))
-}
-
-async fn within_deadline<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    tokio::time::timeout(DEADLINE, work)
-        .await
-        .unwrap_or_else(|late| Err(StoreError::caused_by("the disk does not answer", late)))
 }
 
 impl fmt::Debug for DiskStore {
@@ -261,3 +255,6 @@ impl DiskStore {
         self.slot.read(|snapshot| Ok(snapshot.rows())).unwrap()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,12 @@
 //! The open database, and what becomes of it after an error of the disk.
+//!
+//! After one error the database refuses everything, also what could still be read: a disk that is
+//! full would take all sessions with it. So it is closed and opened again, and what can be read is
+//! read; only changes fail until there is space.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
 
 use redb::{Database, Error, ReadableDatabase as _};
 
@@ -11,73 +17,36 @@ use crate::store::StoreError;
 /// Opens the database again after it failed.
 pub(super) type Reopen = Box<dyn Fn() -> Result<Database, OpenError> + Send + Sync>;
 
-/// The database, as long as it can be used. It is closed and opened again after an error of the disk:
-/// after the first one it refuses everything, also what could still be read.
+/// Holds the database while it can be used, and mends it when it can't.
 pub(super) struct Slot {
-    database: RwLock<Result<Database, String>>,
+    content: RwLock<Content>,
     reopen: Reopen,
+    /// Between two attempts to open a database that can't be opened.
+    rest: Duration,
 }
 
-impl Slot {
-    pub(super) fn new(database: Database, reopen: Reopen) -> Self {
-        Self { database: RwLock::new(Ok(database)), reopen }
-    }
-
-    /// Looks into the database as it is now.
-    pub(super) fn read<T>(&self, look: impl FnOnce(&Snapshot<'_>) -> Result<T, Error>) -> Result<T, Fault> {
-        let slot = self.lock();
-        let transaction = usable(&slot)?.begin_read().map_err(Error::from)?;
-        Ok(look(&Snapshot(&transaction))?)
-    }
-
-    /// Makes one durable change: when this returns `Ok` it is on the disk.
-    pub(super) fn write(
-        &self,
-        change: impl FnOnce(&mut Tables<'_>) -> Result<(), Error>,
-    ) -> Result<(), Fault> {
-        let slot = self.lock();
-        let mut transaction = usable(&slot)?.begin_write().map_err(Error::from)?;
-        // The state of the allocator goes with each commit, so that opening after a crash or after an
-        // error doesn't have to walk the whole file.
-        transaction.set_quick_repair(true);
-        change(&mut Tables::open(&transaction)?)?;
-        Ok(transaction.commit().map_err(Error::from)?)
-    }
-
-    fn lock(&self) -> RwLockReadGuard<'_, Result<Database, String>> {
-        self.database.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Closes the database and opens it again. Whoever wants to read waits.
-    pub(super) fn recover(&self) {
-        self.replace_with(|| (self.reopen)().map_err(|error| error.to_string()));
-    }
-
-    /// Closes the database, so that the next start finds nothing to mend.
-    pub(super) fn close(&self) {
-        self.replace_with(|| Err("the store is closed".to_owned()));
-    }
-
-    fn replace_with(&self, next: impl FnOnce() -> Result<Database, String>) {
-        let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
-        if let Ok(database) = std::mem::replace(&mut *slot, Err("the store is being opened".to_owned())) {
-            // An error here is the one that led here; what was committed is safe without it.
-            let _told_already = database.close();
-        }
-        *slot = next();
-    }
+struct Content {
+    state: State,
+    /// Changes with the database, so that of many who saw one fail only the first opens the next.
+    generation: u64,
 }
 
-fn usable<'a>(slot: &'a RwLockReadGuard<'_, Result<Database, String>>) -> Result<&'a Database, Fault> {
-    slot.as_ref().map_err(|reason| Fault::Closed(reason.clone()))
+enum State {
+    Open(Database),
+    Failed { reason: String, at: Instant },
+    Closed,
 }
 
-/// Why a transaction failed; every caller in it is told.
+/// Why a transaction failed. Every caller in it is told, hence cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) enum Fault {
-    Closed(String),
+    /// There is no open database.
+    Shut(String),
+    /// The database said no.
     Database(Arc<Error>),
+    /// A change panicked.
     Panic,
+    /// An earlier transaction failed, and the next attempt is a moment away.
     Resting,
 }
 
@@ -90,10 +59,102 @@ impl From<Error> for Fault {
 impl From<Fault> for StoreError {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::Closed(reason) => Self::new(reason),
+            Fault::Shut(reason) => Self::new(reason),
             Fault::Database(error) => Self::caused_by("the database failed", error),
-            Fault::Panic => Self::new("the database panicked"),
+            Fault::Panic => Self::new("a change to the database panicked"),
             Fault::Resting => Self::new("a write failed a moment ago"),
         }
     }
+}
+
+impl Slot {
+    pub(super) fn new(database: Database, reopen: Reopen, rest: Duration) -> Self {
+        let content = Content { state: State::Open(database), generation: 0 };
+        Self { content: RwLock::new(content), reopen, rest }
+    }
+
+    /// Looks into the database as it is now; once more if it had to be opened again.
+    pub(super) fn read<T>(&self, look: impl Fn(&Snapshot<'_>) -> Result<T, Error>) -> Result<T, Fault> {
+        let attempt = || self.attempt(|database| look(&Snapshot(&database.begin_read()?)));
+        let (generation, outcome) = attempt();
+        if outcome.is_ok() {
+            return outcome;
+        }
+        self.recover(generation);
+        attempt().1
+    }
+
+    /// Makes one durable change: when this returns `Ok` it is on the disk.
+    pub(super) fn write(
+        &self,
+        change: impl FnOnce(&mut Tables<'_>) -> Result<(), Error>,
+    ) -> Result<(), Fault> {
+        let guarded = AssertUnwindSafe(|| self.attempt(|database| commit(database, change)));
+        // Only the one writer writes, so without an outcome the generation is still the present one.
+        let (generation, outcome) =
+            catch_unwind(guarded).unwrap_or_else(|_panic| (self.lock().generation, Err(Fault::Panic)));
+        if outcome.is_err() {
+            self.recover(generation);
+        }
+        outcome
+    }
+
+    fn attempt<T>(&self, work: impl FnOnce(&Database) -> Result<T, Error>) -> (u64, Result<T, Fault>) {
+        let content = self.lock();
+        let outcome = match &content.state {
+            State::Open(database) => work(database).map_err(Fault::from),
+            State::Failed { reason, .. } => Err(Fault::Shut(reason.clone())),
+            State::Closed => Err(Fault::Shut("the store is closed".to_owned())),
+        };
+        (content.generation, outcome)
+    }
+
+    fn lock(&self) -> RwLockReadGuard<'_, Content> {
+        self.content.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the database again, unless somebody did since `generation`. Meanwhile readers wait.
+    fn recover(&self, generation: u64) {
+        let mut content = self.content.write().unwrap_or_else(PoisonError::into_inner);
+        let resting = match &content.state {
+            State::Open(_) => false,
+            State::Failed { at, .. } => at.elapsed() < self.rest,
+            State::Closed => true,
+        };
+        if resting || content.generation != generation {
+            return;
+        }
+        content.shut();
+        content.generation += 1;
+        content.state = match (self.reopen)() {
+            Ok(database) => State::Open(database),
+            Err(error) => State::Failed { reason: error.to_string(), at: Instant::now() },
+        };
+    }
+
+    /// Closes the database for good, so that the next start finds nothing to mend.
+    pub(super) fn close(&self) {
+        self.content.write().unwrap_or_else(PoisonError::into_inner).shut();
+    }
+}
+
+impl Content {
+    fn shut(&mut self) {
+        if let State::Open(database) = std::mem::replace(&mut self.state, State::Closed) {
+            // After a failure this only says so again; what was committed is safe without it.
+            let _known = database.close();
+        }
+    }
+}
+
+fn commit(
+    database: &Database,
+    change: impl FnOnce(&mut Tables<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut transaction = database.begin_write()?;
+    // The state of the allocator goes with each commit, so that opening the file after a crash or an
+    // error doesn't have to walk all of it.
+    transaction.set_quick_repair(true);
+    change(&mut Tables::open(&transaction)?)?;
+    Ok(transaction.commit()?)
 }

@@ -4,7 +4,6 @@
 //! by all of them and none waits for more than two. What has ended is swept along with the changes,
 //! and in small transactions of its own while there are none.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -26,7 +25,7 @@ const SWEPT_AT_ONCE: usize = 128;
 /// Between two sweeps of what has ended, while there is more.
 const BREATH: Duration = Duration::from_millis(20);
 
-/// The writer's measures of time.
+/// The store's measures of time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     /// Without changes for this long, the writer looks for what has ended.
@@ -34,6 +33,8 @@ pub(super) struct Pace {
     /// After a failure changes are refused for this long: opening the database again for each of
     /// them would keep the readers out.
     pub(super) rest: Duration,
+    /// A caller waits for no longer than this.
+    pub(super) deadline: Duration,
 }
 
 /// A change that waits for its transaction.
@@ -140,19 +141,11 @@ impl Writer {
         if self.failed_at.is_some_and(|at| at.elapsed() < self.pace.rest) {
             return Err(Fault::Resting);
         }
-        let work = AssertUnwindSafe(|| self.transact(batch, swept));
-        let outcome = catch_unwind(work).unwrap_or(Err(Fault::Panic));
-        self.failed_at = outcome.is_err().then(Instant::now);
-        if outcome.is_err() {
-            self.slot.recover();
-        }
-        outcome
-    }
-
-    fn transact(&self, batch: &mut [Box<dyn Job>], swept: usize) -> Result<(), Fault> {
-        self.slot.write(|tables| {
+        let outcome = self.slot.write(|tables| {
             tables.sweep(self.clock.now(), swept)?;
             batch.iter_mut().try_for_each(|job| job.run(tables, self.clock.now()))
-        })
+        });
+        self.failed_at = outcome.is_err().then(Instant::now);
+        outcome
     }
 }
