@@ -230,11 +230,13 @@ impl Door {
         let mut session = ServerSession::new_http1(Box::new(Transport::new(wire, Arc::clone(life))));
         session.set_pipelined_prefix(bytes);
         session.set_connection_user_context(Some(Box::new(exchange)));
-        let answered = life.live(self.proxy.process_new_http(session, &self.shutdown)).await;
+        // Whatever Pingora gives back is dropped in here: the wire comes back by that.
+        let answer = async { self.proxy.process_new_http(session, &self.shutdown).await.is_some() };
+        let answered = life.live(answer).await;
         let wire = *life.take_back()?;
         match answered {
             // Where the two framings differ, the connection has no next request.
-            Ok(Some(_)) if wire.is_between_requests() && !self.drain.closing().is_cancelled() => {
+            Ok(true) if wire.is_between_requests() && !self.drain.closing().is_cancelled() => {
                 return Some(Box::new(wire));
             }
             Err(Cut::NoAnswer) => write_and_close(wire, Answer::SLOW_UPSTREAM.text(&id).as_bytes()).await,

@@ -154,6 +154,12 @@ impl Edge {
         self.gateway.render(&exchange.request(head), refusal)
     }
 
+    /// The page for a request whose handling panicked; nothing at all where the page does that too.
+    fn after_panic(&self, head: &RequestHeader, exchange: &mut Exchange) -> Reply {
+        let failure = AssertUnwindSafe(|| self.failure(head, exchange, Refusal::Internal));
+        std::panic::catch_unwind(failure).unwrap_or_else(|_| Reply::empty(Refusal::Internal.status()))
+    }
+
     fn destination(&self, exchange: &Exchange) -> Option<&Destination> {
         self.upstreams.get(exchange.record.plan.as_ref()?.route().upstream)
     }
@@ -295,7 +301,7 @@ impl ProxyHttp for Edge {
         let reply = match verdict {
             Ok(Verdict::Forward) => return Ok(false),
             Ok(Verdict::Answer(reply)) => reply,
-            Err(_) => self.failure(session.req_header(), exchange, Refusal::Internal),
+            Err(_) => self.after_panic(session.req_header(), exchange),
         };
         respond(session, &mut exchange.record, reply).await?;
         Ok(true)
@@ -328,9 +334,11 @@ impl ProxyHttp for Edge {
         mut error: BError,
     ) -> BError {
         let Ok(exchange) = exchange_of(ctx) else { return error };
-        self.note_upstream_error(exchange, &error);
         let id = exchange.record.plan.as_ref().map(|plan| plan.route().upstream);
         let retry = id.is_some_and(|id| self.upstreams.note_failure(id, peer, &mut exchange.attempts));
+        if retry {
+            self.note_upstream_error(exchange, &error);
+        }
         error.set_retry(retry);
         error
     }

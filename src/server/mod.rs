@@ -234,6 +234,8 @@ struct Runtimes {
 
 impl Runtimes {
     fn new(settings: &ServerSettings) -> Result<Self, RunError> {
+        // Pingora would install another one; whoever installed this one before did the same.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         Ok(Self {
             proxy: runtime("proxy", settings.threads.max(1))?,
             control: runtime("control", CONTROL_THREADS)?,
@@ -241,13 +243,15 @@ impl Runtimes {
     }
 
     fn start(self, settings: Settings, clock: Clock) -> Result<Running, RunError> {
-        // Pingora would install another one; whoever installed this one before did the same.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         for warning in &settings.warnings {
             tracing::warn!(event = "configuration", "{warning}");
         }
         let open = Open::new(&settings, self.proxy.handle(), self.control.handle())?;
         let assembly = Assembly::new(settings, clock, self.control.handle())?;
+        self.launch(assembly, open)
+    }
+
+    fn launch(self, assembly: Assembly, open: Open) -> Result<Running, RunError> {
         let running = Running {
             addresses: open.addresses.clone(),
             admin: open.admin.as_ref().and_then(|admin| admin.local_addr().ok()),
@@ -398,3 +402,6 @@ fn proxy_of(edge: Edge, server: &ServerSettings) -> Result<HttpProxy<Edge>, RunE
     };
     Ok(http_proxy(&Arc::new(conf), edge))
 }
+
+#[cfg(test)]
+mod tests;
