@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, ConfigError, KeyFileError, KeyOrigin, Settings};
+use crate::config::{self, ConfigError};
 use crate::random::{RandomError, random_bytes};
 use crate::server::{self, RunError};
 use crate::session::Key;
@@ -60,8 +60,6 @@ enum Failure {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    KeyFile(#[from] KeyFileError),
-    #[error(transparent)]
     Logging(#[from] logging::AlreadySet),
     #[error(transparent)]
     Random(#[from] RandomError),
@@ -75,7 +73,7 @@ impl Failure {
     const fn exit_status(&self) -> u8 {
         match self {
             Self::Config(_) => EX_CONFIG,
-            Self::KeyFile(_) | Self::Logging(_) | Self::Random(_) | Self::Run(_) | Self::Output(_) => 1,
+            Self::Logging(_) | Self::Random(_) | Self::Run(_) | Self::Output(_) => 1,
         }
     }
 }
@@ -109,25 +107,9 @@ impl Command {
 }
 
 fn run(path: &Path) -> Result<(), Failure> {
-    let mut settings = config::load(path)?;
+    let settings = config::load(path)?;
     logging::init(&settings.log)?;
-    for warning in &settings.warnings {
-        tracing::warn!(event = "config_warning", warning);
-    }
-    if settings.keys.is_empty() {
-        settings.keys.push(own_key(&settings)?);
-    }
     Ok(server::run(settings)?)
-}
-
-/// The key that the gateway keeps for itself; an operator should know that there is one.
-fn own_key(settings: &Settings) -> Result<Key, KeyFileError> {
-    let (key, origin) = config::load_or_create_key(&settings.data_dir)?;
-    match origin {
-        KeyOrigin::Made(path) => tracing::info!(event = "session_key_made", path = %path.display()),
-        KeyOrigin::Found(path) => tracing::debug!(event = "session_key_found", path = %path.display()),
-    }
-    Ok(key)
 }
 
 fn check(path: &Path) -> Result<(), Failure> {
@@ -165,8 +147,12 @@ fn tell(failure: &Failure) {
     let mut text = failure.to_string();
     let mut cause = failure.source();
     while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        // Some texts hold their cause already.
+        let told = error.to_string();
+        if !text.contains(&told) {
+            text.push_str(": ");
+            text.push_str(&told);
+        }
         cause = error.source();
     }
     // Where nobody listens there is nobody to tell.

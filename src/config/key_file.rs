@@ -28,7 +28,7 @@ pub enum KeyOrigin {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// The directory can't be made.
-    #[error("can't make the directory {path:?}")]
+    #[error("can't make the directory {}", path.display())]
     Directory {
         /// Which.
         path: PathBuf,
@@ -36,7 +36,7 @@ pub enum KeyFileError {
         source: std::io::Error,
     },
     /// The key can't be written.
-    #[error("can't write the session key {path:?}")]
+    #[error("can't write the session key {}", path.display())]
     Write {
         /// Where.
         path: PathBuf,
@@ -44,7 +44,7 @@ pub enum KeyFileError {
         source: std::io::Error,
     },
     /// The key can't be read.
-    #[error("can't read the session key {path:?}")]
+    #[error("can't read the session key {}", path.display())]
     Read {
         /// Where.
         path: PathBuf,
@@ -52,9 +52,7 @@ pub enum KeyFileError {
         source: std::io::Error,
     },
     /// Everybody on the machine may read or change it.
-    #[error(
-        "others can read the session key {path:?} (mode {mode:04o}); run `chmod 600` on it, or make a new one"
-    )]
+    #[error("others can read the session key {} (mode {mode:04o}); run `chmod 600` on it, or make a new one")]
     Exposed {
         /// Where.
         path: PathBuf,
@@ -62,7 +60,7 @@ pub enum KeyFileError {
         mode: u32,
     },
     /// It holds something else.
-    #[error("the session key {path:?} can't be used")]
+    #[error("the session key {} can't be used", path.display())]
     Malformed {
         /// Where.
         path: PathBuf,

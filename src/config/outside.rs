@@ -38,7 +38,7 @@ pub(super) fn read_secret(
     let (text, place) = match reference {
         SecretRef::File(file) => {
             let path = base.join(file);
-            let place = format!("the secret file {path:?}");
+            let place = format!("the secret file {}", path.display());
             let text = read_text(&path).map_err(|error| format!("{place} can't be read: {error}"))?;
             (Secret::new(text), place)
         }

@@ -113,6 +113,17 @@ impl<T> Field<T> {
     }
 }
 
+impl Field<String> {
+    /// The text read by a rule, whose error is a complaint about it.
+    pub(super) fn parse<U, E: AsRef<str>>(
+        self,
+        problems: &mut Problems,
+        rule: impl FnOnce(&str) -> Result<U, E>,
+    ) -> Field<U> {
+        self.check(problems, |text| rule(&text))
+    }
+}
+
 /// What can stand behind a key.
 pub(super) trait Read: Sized {
     /// Whether messages must not repeat what was written.
@@ -158,7 +169,7 @@ impl<'a, 'i> Table<'a, 'i> {
         known: &[&str],
         problems: &'a mut Problems,
     ) -> Self {
-        for (key, _) in entries.iter() {
+        for (key, _) in entries {
             let name = key.get_ref().as_ref();
             if !known.contains(&name) {
                 problems.add(&place.key(name, key.span().start), unknown(name, known));

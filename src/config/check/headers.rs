@@ -58,7 +58,7 @@ impl Check<'_> {
     }
 
     fn claim_path(&mut self, field: Field<String>, default: Arc<str>) -> Result<Arc<str>, Told> {
-        field.check(&mut self.problems, claim_path).or(default)
+        field.parse(&mut self.problems, claim_path).or(default)
     }
 
     pub(super) fn headers(&mut self, field: Field<file::Headers>) -> Result<HeaderTable, Told> {
@@ -67,7 +67,7 @@ impl Check<'_> {
             None => Ok(vec![Preset::default()]),
             Some(list) => all(list
                 .into_iter()
-                .map(|preset| preset.check(&mut self.problems, one_of(PRESETS)).element(&mut self.problems))),
+                .map(|preset| preset.parse(&mut self.problems, one_of(PRESETS)).element(&mut self.problems))),
         };
         let rows = self.header_rows(claims);
         Ok(HeaderTable::new(&presets?, rows?))
@@ -79,7 +79,7 @@ impl Check<'_> {
         all(rows.into_iter().map(|(name, claim)| {
             let header = header_name(&name).and_then(|name| rules::once(name, &mut seen, "is listed twice"));
             let header = header.map_err(|complaint| self.problems.add(&claim.place, complaint));
-            let claim = claim.check(&mut self.problems, claim_path).element(&mut self.problems);
+            let claim = claim.parse(&mut self.problems, claim_path).element(&mut self.problems);
             Ok((header?, Source::Claim(claim?)))
         }))
     }
@@ -99,6 +99,6 @@ fn header_name(text: &str) -> Result<HeaderName, String> {
     Ok(name)
 }
 
-fn claim_path(text: String) -> Result<Arc<str>, &'static str> {
+fn claim_path(text: &str) -> Result<Arc<str>, &'static str> {
     rules::not_empty(text).map(Arc::from)
 }

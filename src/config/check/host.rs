@@ -47,12 +47,12 @@ impl Check<'_> {
         let file::Host { name, public_url, danger_insecure_http } = host;
         let (name_place, danger_place) = (name.place.clone(), danger_insecure_http.place.clone());
         let pattern = name
-            .check(&mut self.problems, pattern)
+            .parse(&mut self.problems, pattern)
             .check(&mut self.problems, |pattern| rules::once(pattern, names, "has a [[host]] already"))
             .required(&mut self.problems, "a host name, or \"*.\" and a host name")?;
         let danger = danger_insecure_http.or(false)?;
         let written =
-            public_url.check(&mut self.problems, |text| public(&text, &pattern, danger)).optional()?;
+            public_url.parse(&mut self.problems, |text| public(text, &pattern, danger)).optional()?;
         let Some(public_url) = written.or_else(|| default_url(&pattern)) else {
             return Err(self.problems.add(&name_place, "is a name that no URL can be made of"));
         };
@@ -68,7 +68,7 @@ impl Check<'_> {
         let Some(Checked { routes, .. }) = routes else { return };
         let reaches = |host: &HostPattern| covers(host, pattern) || covers(pattern, host);
         if !routes.iter().any(|route| reaches(&route.host)) {
-            self.warnings.push(format!("host {}: no route is for this host", pattern));
+            self.warnings.push(format!("host {pattern}: no route is for this host"));
         }
     }
 
@@ -88,8 +88,8 @@ impl Check<'_> {
 }
 
 /// The name of a `[[host]]`.
-fn pattern(text: String) -> Result<HostPattern, String> {
-    match HostPattern::parse(&text) {
+fn pattern(text: &str) -> Result<HostPattern, String> {
+    match HostPattern::parse(text) {
         Ok(HostPattern::Any) => Err("can't have a public URL; write a name, or \"*.\" and a name".to_owned()),
         Ok(pattern) => Ok(pattern),
         Err(error) => Err(error.to_string()),
@@ -125,7 +125,7 @@ fn default_url(pattern: &HostPattern) -> Option<Url> {
 fn public(text: &str, pattern: &HostPattern, danger: bool) -> Result<Url, String> {
     let url = rules::origin_url(&text.replacen("://*.", &format!("://{PLACEHOLDER}."), 1))?;
     if url.host_str() != Some(&url_host(pattern)) {
-        return Err(format!("is not a URL of {}", pattern));
+        return Err(format!("is not a URL of {pattern}"));
     }
     if url.scheme() == "http" && !danger && !rules::is_loopback(&url) {
         let ways = "write https, or danger_insecure_http = true if nobody can listen on the way";

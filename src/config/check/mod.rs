@@ -29,9 +29,9 @@ const DATA_DIR: &str = "/var/lib/portcullis";
 const ENDPOINT_PREFIX: &str = "/oauth2";
 
 const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(60 * 60);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
 
 /// What the check asks of the world outside the file.
 pub(super) struct Outside<'a> {
@@ -147,12 +147,12 @@ impl Check<'_> {
 
     fn data_dir(&mut self, field: Field<String>) -> Result<PathBuf, Told> {
         let default = self.outside.state_directory.clone().unwrap_or_else(|| DATA_DIR.into());
-        let written = field.check(&mut self.problems, rules::not_empty).optional()?;
+        let written = field.parse(&mut self.problems, rules::not_empty).optional()?;
         Ok(written.map_or(default, |text| self.path(&text)))
     }
 
     fn endpoint_prefix(&mut self, field: Field<String>) -> Result<String, Told> {
-        field.check(&mut self.problems, rules::endpoint_prefix).or(ENDPOINT_PREFIX.to_owned())
+        field.parse(&mut self.problems, rules::endpoint_prefix).or(ENDPOINT_PREFIX.to_owned())
     }
 
     fn listeners(&mut self, field: Field<List<file::Listener>>) -> Result<Vec<ListenerSettings>, Told> {
@@ -176,7 +176,7 @@ impl Check<'_> {
     ) -> Result<ListenerSettings, Told> {
         let file::Listener { address, tls } = listener;
         let address = address
-            .check(&mut self.problems, rules::socket_address)
+            .parse(&mut self.problems, rules::socket_address)
             .check(&mut self.problems, |address| rules::once(address, taken, "is listed twice"))
             .required(&mut self.problems, "address and port, such as \"0.0.0.0:443\"");
         let tls = tls.optional().and_then(|tls| tls.map(|tls| self.tls(tls)).transpose());
@@ -200,7 +200,7 @@ impl Check<'_> {
 
     fn session(&mut self, field: Field<file::Session>) -> Result<SessionSettings, Told> {
         let file::Session { store, idle_timeout, max_lifetime, keys, cache_size } = field.or_empty()?;
-        let store = store.check(&mut self.problems, one_of(STORES)).or(StoreKind::default());
+        let store = store.parse(&mut self.problems, one_of(STORES)).or(StoreKind::default());
         if store == Ok(StoreKind::Memory) {
             self.warnings.push("session.store is \"memory\": a restart signs everybody out".to_owned());
         }
@@ -310,7 +310,7 @@ impl Check<'_> {
             Some(address) if taken(address) => Err("is the address of a [[listener]] too"),
             address => Ok(address),
         };
-        let address = address.check(&mut self.problems, rules::address_or_off);
+        let address = address.parse(&mut self.problems, rules::address_or_off);
         let address = address.check(&mut self.problems, own).or(Some(ADMIN_ADDRESS))?;
         if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
             self.warnings.push(format!("admin.address {address} can be reached from other machines"));
@@ -320,8 +320,8 @@ impl Check<'_> {
 
     fn log(&mut self, field: Field<file::Log>) -> Result<LogSettings, Told> {
         let file::Log { format, level, access } = field.or_empty()?;
-        let format = format.check(&mut self.problems, one_of(FORMATS)).or(Format::default());
-        let level = level.check(&mut self.problems, one_of(LEVELS)).or(Level::default());
+        let format = format.parse(&mut self.problems, one_of(FORMATS)).or(Format::default());
+        let level = level.parse(&mut self.problems, one_of(LEVELS)).or(Level::default());
         Ok(LogSettings { format: format?, level: level?, access: access.or(true)? })
     }
 }

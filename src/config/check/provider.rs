@@ -109,7 +109,7 @@ impl Check<'_> {
             timeout,
         } = provider;
         let id = self.provider_id(id, ids);
-        let name = name.check(&mut self.problems, rules::not_empty).optional();
+        let name = name.parse(&mut self.problems, rules::not_empty).optional();
         let issuer = self.issuer(issuer);
         let client_id = self.client_id(client_id);
         let (client_secret, client_auth) = self.client_auth(client_secret, client_auth);
@@ -140,18 +140,18 @@ impl Check<'_> {
 
     fn provider_id(&mut self, field: Field<String>, ids: &mut Vec<String>) -> Result<Arc<str>, Told> {
         let id = field
-            .check(&mut self.problems, id_shape)
+            .parse(&mut self.problems, id_shape)
             .check(&mut self.problems, |id| rules::once(id, ids, "is the id of another provider too"));
         id.required(&mut self.problems, "a short name such as \"main\"").map(Arc::from)
     }
 
     fn issuer(&mut self, field: Field<String>) -> Result<Issuer, Told> {
         let wanted = "the issuer as the provider's discovery document says it";
-        field.check(&mut self.problems, issuer).required(&mut self.problems, wanted)
+        field.parse(&mut self.problems, issuer).required(&mut self.problems, wanted)
     }
 
     fn client_id(&mut self, field: Field<String>) -> Result<ClientId, Told> {
-        let id = field.check(&mut self.problems, rules::not_empty);
+        let id = field.parse(&mut self.problems, rules::not_empty);
         id.required(&mut self.problems, "the client's id at the provider").map(|id| ClientId(id.into()))
     }
 
@@ -170,7 +170,7 @@ impl Check<'_> {
             }
             (method, _) => Ok(method),
         };
-        let method = method.check(&mut self.problems, one_of(CLIENT_AUTH)).check(&mut self.problems, fits);
+        let method = method.parse(&mut self.problems, one_of(CLIENT_AUTH)).check(&mut self.problems, fits);
         (self.secret(secret), method.optional())
     }
 
@@ -181,7 +181,7 @@ impl Check<'_> {
         };
         let scopes = all(list
             .into_iter()
-            .map(|scope| scope.check(&mut self.problems, scope_token).element(&mut self.problems)))?;
+            .map(|scope| scope.parse(&mut self.problems, scope_token).element(&mut self.problems)))?;
         if !scopes.iter().any(|scope| &**scope == "openid") {
             return Err(self.problems.add(&place, "does not list \"openid\", without which nobody signs in"));
         }
@@ -216,7 +216,7 @@ impl Check<'_> {
         }
         all(list
             .into_iter()
-            .map(|name| name.check(&mut self.problems, one_of(ALGORITHMS)).element(&mut self.problems)))
+            .map(|name| name.parse(&mut self.problems, one_of(ALGORITHMS)).element(&mut self.problems)))
     }
 }
 
@@ -225,18 +225,18 @@ fn callback_path(index: usize, id: &str) -> Arc<str> {
     if index == 0 { "callback".into() } else { format!("callback/{id}").into() }
 }
 
-fn id_shape(text: String) -> Result<String, &'static str> {
+fn id_shape(text: &str) -> Result<String, &'static str> {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if (1..=32).contains(&text.len()) && text.bytes().all(fits) {
-        Ok(text)
+        Ok(text.to_owned())
     } else {
         Err("is not 1 to 32 of a-z, 0-9 and -")
     }
 }
 
 /// OIDC Discovery 1.0 section 3: https, no query, no fragment. Kept byte for byte (ID-6).
-fn issuer(text: String) -> Result<Issuer, &'static str> {
-    let url = rules::http_url(&text)?;
+fn issuer(text: &str) -> Result<Issuer, &'static str> {
+    let url = rules::http_url(text)?;
     if url.scheme() != "https" && !rules::is_loopback(&url) {
         return Err("is not an https URL (http is for loopback hosts only)");
     }
@@ -247,7 +247,7 @@ fn issuer(text: String) -> Result<Issuer, &'static str> {
 }
 
 /// RFC 6749 section 3.3.
-fn scope_token(text: String) -> Result<Arc<str>, &'static str> {
+fn scope_token(text: &str) -> Result<Arc<str>, &'static str> {
     let fits = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
     if !text.is_empty() && text.bytes().all(fits) { Ok(text.into()) } else { Err("is not one scope") }
 }

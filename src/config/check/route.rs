@@ -83,7 +83,7 @@ impl Check<'_> {
         let name = self.route_name(name, &host_written, &path, context);
         let rule = self.rule(access, require);
         let provider = self.route_provider(provider, access, context.providers);
-        let keep_host = host_header.check(&mut self.problems, one_of(HOST_HEADER)).or(true);
+        let keep_host = host_header.parse(&mut self.problems, one_of(HOST_HEADER)).or(true);
         let forward_access_token = self.forward_access_token(forward_access_token, access);
         let timeouts = self.timeouts(connect_timeout, read_timeout, idle_timeout);
         let upstream = self.upstream(upstream, ca_file, timeouts);
@@ -106,7 +106,7 @@ impl Check<'_> {
     fn access(&mut self, access: Field<String>, host: &Field<String>) -> Result<Access, Told> {
         let any = host.peek().is_some_and(|host| host == "*");
         let place = access.place.clone();
-        let access = access.check(&mut self.problems, one_of(ACCESS)).or(Access::default())?;
+        let access = access.parse(&mut self.problems, one_of(ACCESS)).or(Access::default())?;
         if any && access != Access::Public {
             let message = "a route for any host (\"*\") can only be \"public\"";
             return Err(self.problems.add(&place, message));
@@ -115,20 +115,20 @@ impl Check<'_> {
     }
 
     fn route_host(&mut self, host: Field<String>) -> Result<HostPattern, Told> {
-        let rule = |text: String| HostPattern::parse(&text).map_err(|error| error.to_string());
+        let rule = |text: &str| HostPattern::parse(text).map_err(|error| error.to_string());
         let wanted = "a host name, \"*.\" and a host name, or \"*\"";
-        host.check(&mut self.problems, rule).required(&mut self.problems, wanted)
+        host.parse(&mut self.problems, rule).required(&mut self.problems, wanted)
     }
 
     fn route_path(&mut self, path: Field<String>, prefix: Option<&str>) -> Result<PathPrefix, Told> {
-        let rule = |text: String| {
-            let path = PathPrefix::parse(&text).map_err(|error| error.to_string())?;
+        let rule = |text: &str| {
+            let path = PathPrefix::parse(text).map_err(|error| error.to_string())?;
             match prefix.filter(|prefix| is_below(path.as_str(), prefix)) {
                 Some(prefix) => Err(format!("is under {prefix}, where the gateway's own endpoints are")),
                 None => Ok(path),
             }
         };
-        path.check(&mut self.problems, rule).or(PathPrefix::root())
+        path.parse(&mut self.problems, rule).or(PathPrefix::root())
     }
 
     fn route_name(
@@ -139,7 +139,7 @@ impl Check<'_> {
         context: &mut Context<'_>,
     ) -> Result<Arc<str>, Told> {
         let name = name
-            .check(&mut self.problems, rules::not_empty)
+            .parse(&mut self.problems, rules::not_empty)
             .check(&mut self.problems, |name| {
                 rules::once(name, &mut context.names, "is the name of another route")
             })
@@ -165,7 +165,7 @@ impl Check<'_> {
         }
         let groups = all(groups
             .into_iter()
-            .map(|group| group.check(&mut self.problems, rules::not_empty).element(&mut self.problems)))?;
+            .map(|group| group.parse(&mut self.problems, rules::not_empty).element(&mut self.problems)))?;
         Ok(Rule { access: access?, groups: groups.into_iter().map(Arc::from).collect() })
     }
 
@@ -216,7 +216,7 @@ impl Check<'_> {
         timeouts: Result<Timeouts, Told>,
     ) -> Result<Upstream, Told> {
         let ca_place = ca_file.place.clone();
-        let address = field.check(&mut self.problems, address);
+        let address = field.parse(&mut self.problems, address);
         let address =
             address.required(&mut self.problems, "the application's URL, such as \"http://10.0.0.5:3000\"");
         let ca_file = self.ca_file(ca_file)?;
@@ -259,8 +259,8 @@ struct Address {
     port: u16,
 }
 
-fn address(text: String) -> Result<Address, &'static str> {
-    let url = rules::http_url(&text)?;
+fn address(text: &str) -> Result<Address, &'static str> {
+    let url = rules::http_url(text)?;
     if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
         return Err("has a path; the upstream gets the path of the request");
     }

@@ -46,7 +46,7 @@ pub(super) fn at_most(value: Duration, max: Duration, key: &str) -> Result<Durat
 }
 
 /// One of a few words.
-pub(super) fn one_of<T: Copy>(choices: &'static [(&'static str, T)]) -> impl Fn(String) -> Result<T, String> {
+pub(super) fn one_of<T: Copy>(choices: &'static [(&'static str, T)]) -> impl Fn(&str) -> Result<T, String> {
     move |text| {
         let found = choices.iter().find(|(name, _)| *name == text);
         found.map(|(_, value)| *value).ok_or_else(|| not_one_of(choices.iter().map(|(name, _)| *name)))
@@ -68,20 +68,20 @@ pub(super) fn once<T: PartialEq + Clone>(value: T, seen: &mut Vec<T>, twice: &st
 }
 
 /// Something is written, and on one line.
-pub(super) fn not_empty(text: String) -> Result<String, &'static str> {
+pub(super) fn not_empty(text: &str) -> Result<String, &'static str> {
     if text.trim().is_empty() || text.chars().any(char::is_control) {
         return Err("is empty or holds a line break");
     }
-    Ok(text)
+    Ok(text.to_owned())
 }
 
 /// Address and port.
-pub(super) fn socket_address(text: String) -> Result<SocketAddr, &'static str> {
+pub(super) fn socket_address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_error| "is not an address and port such as \"0.0.0.0:443\" or \"[::]:443\"")
 }
 
 /// Address and port, or `off`.
-pub(super) fn address_or_off(text: String) -> Result<Option<SocketAddr>, &'static str> {
+pub(super) fn address_or_off(text: &str) -> Result<Option<SocketAddr>, &'static str> {
     if text == "off" {
         return Ok(None);
     }
@@ -90,8 +90,8 @@ pub(super) fn address_or_off(text: String) -> Result<Option<SocketAddr>, &'stati
 }
 
 /// The place of the gateway's own endpoints: a canonical path, not the root.
-pub(super) fn endpoint_prefix(text: String) -> Result<String, String> {
-    let prefix = PathPrefix::parse(&text).map_err(|error| error.to_string())?;
+pub(super) fn endpoint_prefix(text: &str) -> Result<String, String> {
+    let prefix = PathPrefix::parse(text).map_err(|error| error.to_string())?;
     match prefix.as_str() {
         "" => Err("would leave no path for applications; write one such as \"/oauth2\"".to_owned()),
         prefix => Ok(prefix.to_owned()),
