@@ -21,8 +21,8 @@ pub(super) fn of(settings: &Settings) -> String {
 
 /// A title and its lines; nothing where there are none.
 fn block(title: &str, lines: impl IntoIterator<Item = String>) -> String {
-    let lines: String = lines.into_iter().map(|line| format!("  {line}\n")).collect();
-    if lines.is_empty() { lines } else { format!("{title}\n{lines}") }
+    let lines: Vec<_> = lines.into_iter().collect();
+    if lines.is_empty() { String::new() } else { format!("{title}\n  {}\n", lines.join("\n  ")) }
 }
 
 fn listeners(settings: &Settings) -> Vec<String> {

@@ -52,7 +52,7 @@ pub enum KeyFileError {
         source: std::io::Error,
     },
     /// Everybody on the machine may read or change it.
-    #[error("others can read the session key {} (mode {mode:04o}); run `chmod 600` on it, or make a new one")]
+    #[error("others can read the session key {} (mode {mode:04o}); run `chmod 600` on it", path.display())]
     Exposed {
         /// Where.
         path: PathBuf,

@@ -266,10 +266,8 @@ pub(super) fn entries<'a, 'i>(
     place: &Place,
     problems: &mut Problems,
 ) -> Result<&'a DeTable<'i>, Told> {
-    match value {
-        DeValue::Table(entries) => Ok(entries),
-        other => Err(problems.add(place, format!("{} is not a table", show(other)))),
-    }
+    let DeValue::Table(entries) = value else { return Err(mismatch(value, "a table", place, problems)) };
+    Ok(entries)
 }
 
 /// A table with keys of the operator's choice.
@@ -309,35 +307,31 @@ impl<T: Read> Read for Vec<Field<T>> {
 }
 
 fn not_a_list(value: &DeValue<'_>, place: &Place, secret: bool) -> String {
-    match value {
-        DeValue::Table(_) => format!("one table is not a list of tables; write [[{}]]", place.path),
-        _ if secret => SECRET_IN_FILE.to_owned(),
-        other => format!("{} is not a list", show(other)),
+    if matches!(value, DeValue::Table(_)) {
+        return format!("one table is not a list of tables; write [[{}]]", place.path);
     }
+    if secret { SECRET_IN_FILE.to_owned() } else { format!("{} is not a list", show(value)) }
 }
 
 impl Read for String {
     fn read(value: &DeValue<'_>, place: &Place, problems: &mut Problems) -> Result<Self, Told> {
-        match value {
-            DeValue::String(text) => Ok(text.to_string()),
-            other => Err(problems.add(place, format!("{} is not a string", show(other)))),
-        }
+        let DeValue::String(text) = value else { return Err(mismatch(value, "a string", place, problems)) };
+        Ok(text.to_string())
     }
 }
 
 impl Read for bool {
     fn read(value: &DeValue<'_>, place: &Place, problems: &mut Problems) -> Result<Self, Told> {
-        match value {
-            DeValue::Boolean(value) => Ok(*value),
-            other => Err(problems.add(place, format!("{} is not true or false", show(other)))),
-        }
+        let DeValue::Boolean(answer) = value else {
+            return Err(mismatch(value, "true or false", place, problems));
+        };
+        Ok(*answer)
     }
 }
 
 impl Read for usize {
     fn read(value: &DeValue<'_>, place: &Place, problems: &mut Problems) -> Result<Self, Told> {
-        whole_number(value)
-            .ok_or_else(|| problems.add(place, format!("{} is not a whole number", show(value))))
+        whole_number(value).ok_or_else(|| mismatch(value, "a whole number", place, problems))
     }
 }
 
@@ -348,12 +342,9 @@ fn whole_number(value: &DeValue<'_>) -> Option<usize> {
 
 impl Read for Duration {
     fn read(value: &DeValue<'_>, place: &Place, problems: &mut Problems) -> Result<Self, Told> {
-        let duration = match value {
-            DeValue::String(text) => humantime::parse_duration(text).ok(),
-            _ => None,
-        };
-        let complaint = "is not a duration such as \"30s\", \"10m\" or \"12h\"";
-        duration.ok_or_else(|| problems.add(place, format!("{} {complaint}", show(value))))
+        let wanted = "a duration such as \"30s\", \"10m\" or \"12h\"";
+        let DeValue::String(text) = value else { return Err(mismatch(value, wanted, place, problems)) };
+        humantime::parse_duration(text).map_err(|_error| mismatch(value, wanted, place, problems))
     }
 }
 
@@ -382,12 +373,10 @@ impl Size {
 
 impl Read for Size {
     fn read(value: &DeValue<'_>, place: &Place, problems: &mut Problems) -> Result<Self, Told> {
-        let size = match value {
-            DeValue::String(text) => Self::parse(text),
-            other => whole_number(other).map(Self),
-        };
-        let complaint = "is not a number of bytes such as 65536 or \"64KiB\"";
-        size.ok_or_else(|| problems.add(place, format!("{} {complaint}", show(value))))
+        let wanted = "a number of bytes such as 65536 or \"64KiB\"";
+        let text = if let DeValue::String(text) = value { Self::parse(text) } else { None };
+        let size = text.or_else(|| whole_number(value).map(Self));
+        size.ok_or_else(|| mismatch(value, wanted, place, problems))
     }
 }
 
@@ -428,6 +417,11 @@ impl Read for SecretRef {
             (None, None) => Err(problems.add(place, "has neither `file` nor `env`; one is wanted")),
         }
     }
+}
+
+/// Records that a value is not what is wanted.
+fn mismatch(value: &DeValue<'_>, wanted: &str, place: &Place, problems: &mut Problems) -> Told {
+    problems.add(place, format!("{} is not {wanted}", show(value)))
 }
 
 /// A value as a message repeats it: escaped, cut, without a password in a URL.
@@ -518,7 +512,7 @@ mod tests {
             match wanted {
                 Some(key) => assert_eq!(message, format!("unknown key; did you mean `{key}`?"), "{name}"),
                 None => {
-                    assert!(message.starts_with("unknown key; known here: issuer, "), "{name}: {message}")
+                    assert!(message.starts_with("unknown key; known here: issuer, "), "{name}: {message}");
                 }
             }
         }

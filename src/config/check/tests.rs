@@ -137,9 +137,25 @@ fn a_good_file_has_the_documented_defaults() {
     );
 }
 
+type Case = (&'static str, &'static str, &'static [&'static str]);
+
+/// Each case: a section, lines in it, and how each problem that is told begins.
+fn assert_told(cases: &[Case]) {
+    let differs = |(section, lines, wanted): &&Case| {
+        let found = problems(section, lines);
+        let fits = |(found, wanted): (&String, &&str)| found.starts_with(wanted);
+        found.len() != wanted.len() || !found.iter().zip(*wanted).all(fits)
+    };
+    let told = |(section, lines, wanted): &Case| {
+        format!("{section} {lines}\n  found {:#?}\n  wanted {wanted:#?}", problems(section, lines))
+    };
+    let wrong: Vec<_> = cases.iter().filter(differs).map(told).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
-fn each_wrong_value_is_told_with_its_place_and_what_is_wanted() {
-    let cases: &[(&str, &str, &[&str])] = &[
+fn wrong_values_of_the_process_and_its_listeners_are_told() {
+    assert_told(&[
         ("", "colour = \"red\"", &["colour: unknown key; known here: data_dir, "]),
         ("", "data_dir = \"\"", &["data_dir: \"\" is empty or holds a line break"]),
         ("", "endpoint_prefix = \"/\"", &["endpoint_prefix: \"/\" would leave no path for applications"]),
@@ -159,6 +175,31 @@ fn each_wrong_value_is_told_with_its_place_and_what_is_wanted() {
             "tls = { certificate = \"a.crt\", key = \"bad.key\" }",
             &["listener[0].tls.key: \"bad.key\" does not fit"],
         ),
+        ("[server]", "threads = 0", &["server.threads: 0 is not between 1 and 1024"]),
+        ("[server]", "threads = -1", &["server.threads: -1 is not a whole number"]),
+        (
+            "[server]",
+            "max_request_headers = 1000",
+            &["server.max_request_headers: 1000 is not between 10 and 256"],
+        ),
+        (
+            "[server]",
+            "max_request_head_size = \"2MiB\"",
+            &["server.max_request_head_size: \"2MiB\" is not between 1024 bytes and 1048576 bytes"],
+        ),
+        (
+            "[admin]",
+            "address = \"none\"",
+            &["admin.address: \"none\" is not an address and port, or \"off\""],
+        ),
+        ("[log]", "format = \"xml\"", &["log.format: \"xml\" is not one of \"auto\", \"json\", \"human\""]),
+        ("[log]", "level = \"verbose\"", &["log.level: \"verbose\" is not one of \"error\", "]),
+    ]);
+}
+
+#[test]
+fn wrong_values_of_a_provider_are_told() {
+    assert_told(&[
         ("[[provider]]", "id = \"Main\"", &["provider[0].id: \"Main\" is not 1 to 32 of a-z, 0-9 and -"]),
         ("[[provider]]", "name = \"\\n\"", &["provider[0].name: \"\\n\" is empty or holds a line break"]),
         (
@@ -240,6 +281,12 @@ fn each_wrong_value_is_told_with_its_place_and_what_is_wanted() {
         ("[[provider]]", "timeout = \"0s\"", &["provider[0].timeout: \"0s\" is not between 100ms and 1m"]),
         ("[[provider]]", "timeout = 10", &["provider[0].timeout: 10 is not a duration such as \"30s\""]),
         ("[[provider]]", "ca_file = \"bad.pem\"", &["provider[0].ca_file: \"bad.pem\" holds no certificate"]),
+    ]);
+}
+
+#[test]
+fn wrong_values_of_a_host_are_told() {
+    assert_told(&[
         ("[[host]]", "name = \"*\"", &["host[0].name: \"*\" can't have a public URL"]),
         (
             "[[host]]",
@@ -264,6 +311,12 @@ fn each_wrong_value_is_told_with_its_place_and_what_is_wanted() {
             ],
         ),
         ("[[host]]", "danger_insecure_http = true", &["host[0].danger_insecure_http: has no effect"]),
+    ]);
+}
+
+#[test]
+fn wrong_values_of_sessions_claims_and_headers_are_told() {
+    assert_told(&[
         ("[session]", "store = \"redis\"", &["session.store: \"redis\" is not one of \"disk\", \"memory\""]),
         ("[session]", "idle_timeout = \"0s\"", &["session.idle_timeout: \"0s\" is not between 1s and "]),
         (
@@ -316,6 +369,12 @@ fn each_wrong_value_is_told_with_its_place_and_what_is_wanted() {
             "claims = { X-Forwarded-Access-Token = \"a\" }",
             &["headers.claims.X-Forwarded-Access-Token: is set where a route says forward_access_token"],
         ),
+    ]);
+}
+
+#[test]
+fn wrong_values_of_a_route_are_told() {
+    assert_told(&[
         (
             "[[route]]",
             "host = \"wiki.example.com/\"",
@@ -403,36 +462,7 @@ fn each_wrong_value_is_told_with_its_place_and_what_is_wanted() {
             "connect_timeout = \"1h\"",
             &["route[0].connect_timeout: \"1h\" is not between 100ms and 5m"],
         ),
-        ("[server]", "threads = 0", &["server.threads: 0 is not between 1 and 1024"]),
-        ("[server]", "threads = -1", &["server.threads: -1 is not a whole number"]),
-        (
-            "[server]",
-            "max_request_headers = 1000",
-            &["server.max_request_headers: 1000 is not between 10 and 256"],
-        ),
-        (
-            "[server]",
-            "max_request_head_size = \"2MiB\"",
-            &["server.max_request_head_size: \"2MiB\" is not between 1024 bytes and 1048576 bytes"],
-        ),
-        (
-            "[admin]",
-            "address = \"none\"",
-            &["admin.address: \"none\" is not an address and port, or \"off\""],
-        ),
-        ("[log]", "format = \"xml\"", &["log.format: \"xml\" is not one of \"auto\", \"json\", \"human\""]),
-        ("[log]", "level = \"verbose\"", &["log.level: \"verbose\" is not one of \"error\", "]),
-    ];
-    let differs = |(section, lines, wanted): &&(&str, &str, &[&str])| {
-        let found = problems(section, lines);
-        let fits = |(found, wanted): (&String, &&str)| found.starts_with(wanted);
-        found.len() != wanted.len() || !found.iter().zip(*wanted).all(fits)
-    };
-    let told = |(section, lines, wanted): &(&str, &str, &[&str])| {
-        format!("{section} {lines}\n  found {:#?}\n  wanted {wanted:#?}", problems(section, lines))
-    };
-    let wrong: Vec<_> = cases.iter().filter(differs).map(told).collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    ]);
 }
 
 #[test]
@@ -694,20 +724,24 @@ fn relative_paths_start_at_the_directory_of_the_file() {
     );
 }
 
+fn as_table<'a, 'i>(value: &'a DeValue<'i>) -> Option<&'a DeTable<'i>> {
+    if let DeValue::Table(table) = value { Some(table) } else { None }
+}
+
 /// Every settable key of a file, as [`known_keys`] names them.
 fn keys_of(text: &str) -> BTreeSet<String> {
     fn walk(table: &DeTable<'_>, path: &str, known: &[String], found: &mut BTreeSet<String>) {
-        for (key, value) in table.iter() {
-            let path =
-                if path.is_empty() { key.get_ref().to_string() } else { format!("{path}.{}", key.get_ref()) };
-            match value.get_ref() {
-                _ if known.contains(&path) => drop(found.insert(path)),
-                DeValue::Table(table) => walk(table, &path, known, found),
-                DeValue::Array(list) => list.iter().for_each(|element| match element.get_ref() {
-                    DeValue::Table(table) => walk(table, &path, known, found),
-                    _ => panic!("{path} is no key of the file"),
-                }),
-                _ => panic!("{path} is no key of the file"),
+        for (key, value) in table {
+            let path = crate::config::read::below(path, key.get_ref());
+            if known.contains(&path) {
+                found.insert(path);
+            } else if let DeValue::Table(table) = value.get_ref() {
+                walk(table, &path, known, found);
+            } else if let DeValue::Array(list) = value.get_ref() {
+                let tables = list.iter().filter_map(|element| as_table(element.get_ref()));
+                tables.for_each(|table| walk(table, &path, known, found));
+            } else {
+                panic!("{path} is no key of the file");
             }
         }
     }
@@ -720,14 +754,15 @@ fn keys_of(text: &str) -> BTreeSet<String> {
 /// The example with its settings made: `#key = value` and `#[[section]]`.
 fn uncommented_example() -> String {
     let is_setting = |rest: &str| rest.starts_with('[') || rest.split(" = ").next().is_some_and(is_key);
-    fn is_key(text: &str) -> bool {
-        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-    }
     let line = |line: &str| match line.strip_prefix('#') {
         Some(rest) if is_setting(rest) => format!("{rest}\n"),
         _ => format!("{line}\n"),
     };
     EXAMPLE.lines().map(line).collect()
+}
+
+fn is_key(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
 
 /// The rows of the tables in the docs: section, key, default.
