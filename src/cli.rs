@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, ConfigError};
+use crate::demo::{self, DemoError, DemoOptions};
 use crate::random::{RandomError, random_bytes};
 use crate::server::{self, RunError};
 use crate::session::Key;
@@ -31,7 +32,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the gateway until it is told to stop (SIGTERM or SIGINT: requests in flight are finished)
+    /// Run the gateway until it is told to stop (SIGTERM or SIGINT; requests in flight are finished)
     Run(ConfigPath),
     /// Check a configuration file and say what it means; exit status 78 if it can't be used
     Check(ConfigPath),
@@ -39,13 +40,19 @@ enum Command {
     ExampleConfig,
     /// Print a new key for `session.keys`
     Keygen,
+    /// Start a gateway with a provider and an application of its own, to look at in a browser
+    Demo {
+        /// The gateway's port on loopback [default: 8080, or any free one]
+        #[arg(long, value_name = "PORT")]
+        port: Option<u16>,
+    },
 }
 
 #[derive(Debug, Args)]
 struct ConfigPath {
     /// The configuration file
     #[arg(
-        short,
+        short = 'c',
         long = "config",
         value_name = "PATH",
         env = "PORTCULLIS_CONFIG",
@@ -60,6 +67,8 @@ enum Failure {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
+    Demo(#[from] DemoError),
+    #[error(transparent)]
     Logging(#[from] logging::AlreadySet),
     #[error(transparent)]
     Random(#[from] RandomError),
@@ -70,10 +79,15 @@ enum Failure {
 }
 
 impl Failure {
+    /// Problems of a file begin with the file's name, all else with the program's.
+    const fn prefix(&self) -> &'static str {
+        if matches!(self, Self::Config(_)) { "" } else { "portcullis: " }
+    }
+
     const fn exit_status(&self) -> u8 {
         match self {
             Self::Config(_) => EX_CONFIG,
-            Self::Logging(_) | Self::Random(_) | Self::Run(_) | Self::Output(_) => 1,
+            Self::Demo(_) | Self::Logging(_) | Self::Random(_) | Self::Run(_) | Self::Output(_) => 1,
         }
     }
 }
@@ -101,6 +115,7 @@ impl Command {
             Self::Run(config) => run(&config.path),
             Self::Check(config) => check(&config.path),
             Self::ExampleConfig => print(config::EXAMPLE),
+            Self::Demo { port } => Ok(demo::run(DemoOptions { port })?),
             Self::Keygen => print(Key::from_bytes(random_bytes()?).to_text().expose()),
         }
     }
@@ -156,7 +171,7 @@ fn tell(failure: &Failure) {
         cause = error.source();
     }
     // Where nobody listens there is nobody to tell.
-    let _unheard = writeln!(std::io::stderr().lock(), "portcullis: {text}");
+    let _unheard = writeln!(std::io::stderr().lock(), "{}{text}", failure.prefix());
 }
 
 #[cfg(test)]
@@ -174,7 +189,7 @@ mod tests {
     fn the_configuration_is_where_the_argument_says_or_at_its_fixed_place() {
         let path = |arguments: &[&str]| match Cli::try_parse_from(arguments).unwrap().command {
             Command::Run(config) | Command::Check(config) => config.path,
-            other @ (Command::ExampleConfig | Command::Keygen) => panic!("{other:?}"),
+            other @ (Command::ExampleConfig | Command::Keygen | Command::Demo { .. }) => panic!("{other:?}"),
         };
         assert_eq!(path(&["portcullis", "check", "--config", "a.toml"]), Path::new("a.toml"));
         assert_eq!(path(&["portcullis", "run", "-c", "a.toml"]), Path::new("a.toml"));

@@ -70,12 +70,13 @@ upstream = "http://10.0.0.5:3000"
 fn each_wrong_file_is_told_as_it_says_itself() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/config_errors");
     let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    let files: Vec<_> = files.iter().filter(|file| file.extension().is_some_and(|end| end == "toml")).collect();
+    let files: Vec<_> =
+        files.iter().filter(|file| file.extension().is_some_and(|end| end == "toml")).collect();
     assert!(files.len() >= 6, "{files:?}");
     for file in files {
         let text = std::fs::read_to_string(file).unwrap();
         let wanted: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("#: ")).collect();
-        let wanted = format!("portcullis: {}: {}\n", file.display(), wanted.join("\n"));
+        let wanted = format!("{}: {}\n", file.display(), wanted.join("\n"));
         let output = check(file);
         assert_eq!(stderr(&output), wanted);
         assert_eq!(output.status.code(), Some(EX_CONFIG), "{}", file.display());
@@ -97,7 +98,7 @@ fn a_wrong_file_keeps_the_gateway_from_starting_with_the_same_words() {
 fn a_file_that_is_not_there_is_told_with_its_name() {
     let output = portcullis(&["check", "--config", "/nowhere/portcullis.toml"]);
     assert_eq!(output.status.code(), Some(EX_CONFIG));
-    let wanted = "portcullis: /nowhere/portcullis.toml: 1 problem\n  can't be read: No such file or directory";
+    let wanted = "/nowhere/portcullis.toml: 1 problem\n  can't be read: No such file or directory";
     assert!(stderr(&output).starts_with(wanted), "{}", stderr(&output));
 }
 
@@ -171,7 +172,9 @@ fn the_example_that_is_printed_is_the_one_of_the_repository() {
 
 #[test]
 fn wrong_arguments_end_with_2_and_help_and_version_with_0() {
-    for (arguments, status) in [(&["jump"][..], 2), (&[], 2), (&["--help"], 0), (&["run", "--help"], 0), (&["--version"], 0)] {
+    for (arguments, status) in
+        [(&["jump"][..], 2), (&[], 2), (&["--help"], 0), (&["run", "--help"], 0), (&["--version"], 0)]
+    {
         assert_eq!(portcullis(arguments).status.code(), Some(status), "{arguments:?}");
     }
     assert_eq!(stdout(&portcullis(&["--version"])), format!("portcullis {}\n", env!("CARGO_PKG_VERSION")));
