@@ -7,6 +7,9 @@ pub mod paths;
 pub mod refusal;
 pub mod sessions;
 
+#[cfg(test)]
+mod rig;
+
 use std::sync::Arc;
 
 use http::header::HeaderValue;
@@ -226,6 +229,296 @@ impl Gateway {
         match HeaderValue::from_str(session.access_token.expose()) {
             Ok(token) => Ok(plan.with_access_token(token)),
             Err(_) => Ok(plan),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+
+    use super::rig::{IDLE, LIFETIME, Owned, Rig};
+    use super::*;
+    use crate::store::{Index, Lease, Page, Record, Replaced, StoreError, StoreKey, Stored};
+
+    async fn verdict(rig: &Rig, request: &Owned) -> Result<bool, Refusal> {
+        let plan = rig.gateway.decide(&request.request()).await;
+        plan.map(|plan| plan.session().is_some())
+    }
+
+    #[tokio::test]
+    async fn a_route_and_a_cookie_make_one_verdict() {
+        let rig = Rig::new();
+        let (user, admin) = (rig.sign_in(&["users"]).await, rig.sign_in(&["admins"]).await);
+        let twice = format!("{user}; {admin}");
+        let none = Err(Refusal::SignInRequired(Why::NoCredential));
+        let bad = Err(Refusal::SignInRequired(Why::BadCredential));
+        let cases = [
+            ("public, nobody", "/public", None, Ok(false)),
+            ("public, somebody is not told", "/public", Some(&user), Ok(false)),
+            ("optional, nobody", "/optional", None, Ok(false)),
+            ("optional, somebody", "/optional", Some(&user), Ok(true)),
+            ("optional, junk", "/optional", Some(&"__Host-portcullis=junk".to_owned()), Ok(false)),
+            ("signed in, nobody", "/x", None, none),
+            ("signed in, somebody", "/x", Some(&user), Ok(true)),
+            ("signed in, junk", "/x", Some(&"__Host-portcullis=%%%".to_owned()), bad),
+            ("signed in, two cookies", "/x", Some(&twice), bad),
+            ("signed in, the name without prefix", "/x", Some(&user.replace("__Host-", "")), none),
+            ("admin, nobody", "/admin/x", None, none),
+            ("admin, a user", "/admin/x", Some(&user), Err(Refusal::GroupMissing)),
+            ("admin, an admin", "/admin/x", Some(&admin), Ok(true)),
+            ("beside admin", "/administrator", Some(&user), Ok(true)),
+        ];
+        for (name, path, cookie, wanted) in cases {
+            let request = Owned::get("app.test", path);
+            let request = match cookie {
+                Some(cookie) => request.with_cookie(cookie),
+                None => request,
+            };
+            assert_eq!(verdict(&rig, &request).await, wanted, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_host_that_is_not_configured_gets_nothing_but_what_is_for_any_host() {
+        let rig = Rig::new();
+        let cases = [
+            ("other.test", "/x", Err(Refusal::UnknownHost)),
+            ("other.test", "/any", Ok(false)),
+            ("app.test:444", "/public", Err(Refusal::UnknownHost)),
+            ("app.test:443", "/public", Ok(false)),
+        ];
+        for (host, path, wanted) in cases {
+            assert_eq!(verdict(&rig, &Owned::get(host, path)).await, wanted, "{host}{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_of_another_host_is_no_session_even_under_a_seal_for_this_one() {
+        let rig = Rig::new();
+        let mut session = rig.session(&[]);
+        session.host = "tenantb.test".into();
+        let id = rig.gateway.shared.sessions.begin(&session, &rig::limits()).await.unwrap();
+        for host in ["tenantb.test", "app.test"] {
+            let request = Owned::get("app.test", "/x").with_cookie(&rig.cookie(&id, host));
+            let wanted = Err(Refusal::SignInRequired(Why::BadCredential));
+            assert_eq!(verdict(&rig, &request).await, wanted, "sealed for {host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_a_route_that_asks_gets_the_access_token() {
+        let rig = Rig::new();
+        let cookie = rig.sign_in(&[]).await;
+        let cases = [("/token", Some("access-token")), ("/x", None), ("/public", None)];
+        for (path, wanted) in cases {
+            let request = Owned::get("app.test", path).with_cookie(&cookie);
+            let plan = rig.gateway.decide(&request.request()).await.unwrap();
+            let token = plan.access_token().map(|token| token.to_str().unwrap());
+            assert_eq!(token, wanted, "{path}");
+            assert!(plan.access_token().is_none_or(HeaderValue::is_sensitive));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_ends_when_idle_or_old_and_stays_ended() {
+        let rig = Rig::new();
+        let cookie = rig.sign_in(&[]).await;
+        let request = Owned::get("app.test", "/x").with_cookie(&cookie);
+        let steps = u32::try_from(LIFETIME.as_secs() / 300).unwrap();
+        for step in 1..steps {
+            rig.clock.advance(Duration::from_secs(300));
+            tokio::task::yield_now().await;
+            assert_eq!(verdict(&rig, &request).await, Ok(true), "step {step}");
+        }
+        rig.clock.advance(Duration::from_secs(300));
+        assert_eq!(verdict(&rig, &request).await, Err(Refusal::SignInRequired(Why::Expired)));
+        assert_eq!(verdict(&rig, &request).await, Err(Refusal::SignInRequired(Why::NoSession)));
+
+        let idle = rig.sign_in(&[]).await;
+        rig.clock.advance(IDLE + Duration::from_secs(1));
+        let request = Owned::get("app.test", "/x").with_cookie(&idle);
+        assert!(matches!(verdict(&rig, &request).await, Err(Refusal::SignInRequired(_))));
+    }
+
+    #[tokio::test]
+    async fn use_is_written_back_so_that_another_process_sees_it() {
+        let rig = Rig::new();
+        let cookie = rig.sign_in(&[]).await;
+        let request = Owned::get("app.test", "/x").with_cookie(&cookie);
+        let plan = rig.gateway.decide(&request.request()).await.unwrap();
+        let session = Arc::clone(plan.session().unwrap());
+        rig.clock.advance(IDLE / 2);
+        assert_eq!(verdict(&rig, &request).await, Ok(true));
+        while session.version() < 2 {
+            tokio::task::yield_now().await;
+        }
+        let stored = rig.gateway.shared.sessions.read(session.key).await.unwrap().unwrap();
+        assert_eq!(stored.last_seen, rig.clock.now());
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_session_is_seen_by_what_serves_it_and_at_the_next_request() {
+        let rig = Rig::new();
+        let cookie = rig.sign_in(&[]).await;
+        let request = Owned::get("app.test", "/x").with_cookie(&cookie);
+        let plan = rig.gateway.decide(&request.request()).await.unwrap();
+        let session = plan.session().unwrap();
+        assert!(!session.ended.is_cancelled());
+        rig.gateway.shared.sessions.end(session.key).await.unwrap();
+        assert!(session.ended.is_cancelled());
+        assert_eq!(verdict(&rig, &request).await, Err(Refusal::SignInRequired(Why::NoSession)));
+    }
+
+    /// A store that is down, or that takes its time with `get`.
+    #[derive(Debug)]
+    struct Troubled {
+        inner: Arc<dyn SessionStore>,
+        down: bool,
+        in_get: tokio::sync::Notify,
+        go_on: tokio::sync::Notify,
+    }
+
+    impl Troubled {
+        fn check(&self) -> Result<(), StoreError> {
+            if self.down { Err(StoreError::new("down")) } else { Ok(()) }
+        }
+    }
+
+    #[async_trait]
+    impl SessionStore for Troubled {
+        async fn get(&self, key: StoreKey) -> Result<Option<Stored>, StoreError> {
+            self.check()?;
+            let found = self.inner.get(key).await;
+            self.in_get.notify_one();
+            self.go_on.notified().await;
+            found
+        }
+        async fn put(&self, record: Record, ttl: Duration) -> Result<(), StoreError> {
+            self.inner.put(record, ttl).await
+        }
+        async fn replace(
+            &self,
+            record: Record,
+            ttl: Duration,
+            version: u64,
+            lease: Option<&Lease>,
+        ) -> Result<Replaced, StoreError> {
+            self.inner.replace(record, ttl, version, lease).await
+        }
+        async fn remove(&self, key: StoreKey) -> Result<bool, StoreError> {
+            self.check()?;
+            self.inner.remove(key).await
+        }
+        async fn find_by(&self, index: Index) -> Result<Vec<(StoreKey, u64)>, StoreError> {
+            self.inner.find_by(index).await
+        }
+        async fn remove_by(&self, index: Index, and: Option<Index>) -> Result<Vec<StoreKey>, StoreError> {
+            self.inner.remove_by(index, and).await
+        }
+        async fn mark(&self, key: StoreKey, ttl: Duration) -> Result<(), StoreError> {
+            self.inner.mark(key, ttl).await
+        }
+        async fn is_marked(&self, key: StoreKey) -> Result<bool, StoreError> {
+            self.inner.is_marked(key).await
+        }
+        async fn put_once(&self, key: StoreKey, ttl: Duration) -> Result<bool, StoreError> {
+            self.inner.put_once(key, ttl).await
+        }
+        async fn lease(&self, key: StoreKey, ttl: Duration) -> Result<Option<Lease>, StoreError> {
+            self.inner.lease(key, ttl).await
+        }
+        async fn extend(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
+            self.inner.extend(lease, ttl).await
+        }
+        async fn release(&self, lease: Lease) -> Result<(), StoreError> {
+            self.inner.release(lease).await
+        }
+        async fn list(&self, cursor: Option<StoreKey>, limit: usize) -> Result<Page, StoreError> {
+            self.inner.list(cursor, limit).await
+        }
+        async fn ping(&self) -> Result<(), StoreError> {
+            self.check()
+        }
+    }
+
+    fn troubled(down: bool) -> (Arc<Troubled>, Rig) {
+        let clock = Clock::manual(crate::clock::UnixTime::from_secs(1_800_000_000));
+        let store = Arc::new(Troubled {
+            inner: Arc::new(crate::store::memory::MemoryStore::new(clock.clone())),
+            down,
+            in_get: tokio::sync::Notify::new(),
+            go_on: tokio::sync::Notify::new(),
+        });
+        let rig = Rig::on(Arc::clone(&store) as Arc<dyn SessionStore>, clock);
+        (store, rig)
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_down_is_neither_anonymous_nor_a_sign_out() {
+        let (_store, rig) = troubled(true);
+        let cookie = rig.sign_in(&[]).await;
+        for path in ["/x", "/optional", "/admin", "/token"] {
+            let request = Owned::get("app.test", path).with_cookie(&cookie).with("accept", "text/html");
+            let refusal = rig.gateway.decide(&request.request()).await.map(|_| ()).unwrap_err();
+            assert_eq!(refusal, Refusal::StoreUnavailable, "{path}");
+            let mut cookies = SetCookies::default();
+            let reply = rig.gateway.refuse(&request.request(), refusal, &mut cookies).await;
+            assert_eq!(reply.status, 503);
+            assert!(reply.headers.contains_key("retry-after"));
+            assert!(cookies.0.is_empty(), "an outage deletes no cookie");
+        }
+        let public = Owned::get("app.test", "/public").with_cookie(&cookie);
+        assert_eq!(verdict(&rig, &public).await, Ok(false), "public routes don't ask the store");
+    }
+
+    #[tokio::test]
+    async fn a_load_that_overlaps_the_end_brings_no_session_back() {
+        let (store, rig) = troubled(false);
+        let cookie = rig.sign_in(&[]).await;
+        let request = Owned::get("app.test", "/x").with_cookie(&cookie);
+        let view = request.request();
+        let site = rig.gateway.site(&view).unwrap();
+        let id = rig.gateway.session_id(&site, &view).unwrap();
+        let end_it = async {
+            store.in_get.notified().await;
+            rig.gateway.shared.sessions.end(StoreKey(id.store_key())).await.unwrap();
+            store.go_on.notify_one();
+        };
+        let (first, ()) = tokio::join!(verdict(&rig, &request), end_it);
+        assert_eq!(first, Err(Refusal::SignInRequired(Why::NoSession)));
+        store.go_on.notify_one();
+        assert_eq!(verdict(&rig, &request).await, Err(Refusal::SignInRequired(Why::NoSession)));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_follow_a_login_gets_401_without_redirect_and_cookie() {
+        let rig = Rig::new();
+        let cases: [(&str, &[(&str, &str)]); 5] = [
+            ("fetch", &[("sec-fetch-mode", "cors"), ("accept", "*/*")]),
+            ("image", &[("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "image")]),
+            ("xhr", &[("x-requested-with", "XMLHttpRequest"), ("accept", "text/html")]),
+            ("json", &[("accept", "application/json")]),
+            ("websocket", &[("upgrade", "websocket"), ("connection", "Upgrade")]),
+        ];
+        for (name, headers) in cases {
+            let mut request = Owned::get("app.test", "/x").with_cookie("__Host-portcullis=junk");
+            for (name, value) in headers {
+                request
+                    .headers
+                    .append(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+            }
+            let refusal = rig.gateway.decide(&request.request()).await.map(|_| ()).unwrap_err();
+            let mut cookies = SetCookies::default();
+            let reply = rig.gateway.refuse(&request.request(), refusal, &mut cookies).await;
+            assert_eq!(reply.status, 401, "{name}");
+            assert!(reply.headers.contains_key("www-authenticate"), "{name}");
+            assert!(!reply.headers.contains_key("location"), "{name}");
+            assert!(cookies.0.is_empty(), "{name}");
+            let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+            assert_eq!(body["error"], "sign_in_required", "{name}");
         }
     }
 }

@@ -1,0 +1,194 @@
+//! A gateway for tests: memory store, a clock that the test moves, no provider.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderValue, Method};
+use url::Url;
+
+use super::sessions::{Reading, Sessions};
+use super::{Gateway, Paths, Settings, Shared};
+use crate::clock::{Clock, UnixTime};
+use crate::identity::ClaimPaths;
+use crate::identity::headers::{HeaderTable, Preset};
+use crate::oidc::{Issuer, ProviderId};
+use crate::policy::{Access, Rule};
+use crate::route::{
+    HostPattern, HostSettings, HostTable, PathPrefix, Route, RouteTable, Upstream, UpstreamId,
+};
+use crate::secret::Secret;
+use crate::session::seal::seal_cookie;
+use crate::session::{Key, KeyRing, Limits, Purpose, Session, SessionId};
+use crate::store::SessionStore;
+use crate::store::memory::MemoryStore;
+use crate::telemetry::Events;
+use crate::token::Claims;
+use crate::web::{Host, Request, RequestId, Target};
+
+pub(crate) const IDLE: Duration = Duration::from_secs(600);
+pub(crate) const LIFETIME: Duration = Duration::from_secs(3600);
+
+/// The gateway, its clock and its store.
+pub(crate) struct Rig {
+    pub(crate) gateway: Gateway,
+    pub(crate) clock: Clock,
+}
+
+/// A request that owns its parts.
+pub(crate) struct Owned {
+    method: Method,
+    target: Target,
+    host: Host,
+    pub(crate) headers: HeaderMap,
+}
+
+impl Owned {
+    pub(crate) fn get(url_host: &str, target: &str) -> Self {
+        Self {
+            method: Method::GET,
+            target: Target::parse(target.as_bytes()).unwrap(),
+            host: Host::parse(url_host.as_bytes()).unwrap(),
+            headers: HeaderMap::new(),
+        }
+    }
+
+    pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.append(name, HeaderValue::from_str(value).unwrap());
+        self
+    }
+
+    pub(crate) fn with_cookie(mut self, cookie: &str) -> Self {
+        self.headers.append(COOKIE, HeaderValue::from_str(cookie).unwrap());
+        self
+    }
+
+    pub(crate) fn request(&self) -> Request<'_> {
+        Request {
+            id: RequestId::new(),
+            method: &self.method,
+            target: &self.target,
+            host: &self.host,
+            headers: &self.headers,
+            client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            local_port: 443,
+        }
+    }
+}
+
+impl Rig {
+    /// Routes on app.test: `/` signed in, `/public`, `/optional`, `/admin` for the group `admins`,
+    /// `/token` with the access token; on any other host `/any`, public.
+    pub(crate) fn new() -> Self {
+        let clock = Clock::manual(UnixTime::from_secs(1_800_000_000));
+        Self::on(Arc::new(MemoryStore::new(clock.clone())), clock)
+    }
+
+    pub(crate) fn on(store: Arc<dyn SessionStore>, clock: Clock) -> Self {
+        let keys =
+            Arc::new(KeyRing::new(vec![Key::from_bytes(*b"0123456789abcdefghijklmnopqrstuv")]).unwrap());
+        let runtime = tokio::runtime::Handle::current();
+        let sessions =
+            Sessions::new(Arc::clone(&store), Arc::clone(&keys), clock.clone(), runtime.clone(), 1 << 20);
+        let shared = Shared {
+            store,
+            sessions: Arc::new(sessions),
+            keys,
+            providers: Vec::new(),
+            clock: clock.clone(),
+            events: Events::quiet(),
+            runtime,
+        };
+        Self { gateway: Gateway::new(settings(), Arc::new(shared)), clock }
+    }
+
+    /// Somebody signed in on app.test; returns the cookie.
+    pub(crate) async fn sign_in(&self, groups: &[&str]) -> String {
+        let session = self.session(groups);
+        let id = self.gateway.shared.sessions.begin(&session, &limits()).await.unwrap();
+        self.cookie(&id, "app.test")
+    }
+
+    /// The session cookie for an id, sealed for a host.
+    pub(crate) fn cookie(&self, id: &SessionId, host: &str) -> String {
+        let name = "__Host-portcullis";
+        let keys = &self.gateway.shared.keys;
+        let value = seal_cookie(keys, Purpose::SessionCookie, name, host, id.expose()).unwrap();
+        format!("{name}={value}")
+    }
+
+    pub(crate) fn session(&self, groups: &[&str]) -> Session {
+        let claims = serde_json::json!({ "iss": "https://op.test", "sub": "alice", "groups": groups });
+        Session {
+            provider: ProviderId("main".into()),
+            issuer: Issuer("https://op.test".into()),
+            subject: "alice".into(),
+            sid: None,
+            host: "app.test".into(),
+            claims: Claims::parse(claims.to_string().as_bytes()).unwrap(),
+            id_token: Secret::new("id-token".into()),
+            access_token: Secret::new("access-token".into()),
+            access_expires_at: None,
+            refresh_token: None,
+            created_at: self.clock.now(),
+            last_seen: self.clock.now(),
+            client: None,
+            user_agent: None,
+        }
+    }
+}
+
+pub(crate) fn limits() -> Limits {
+    Limits { idle_timeout: IDLE, max_lifetime: LIFETIME }
+}
+
+fn settings() -> Settings {
+    let app = |path, access, groups: &[&str], token| route("app.test", path, access, groups, token);
+    let routes = vec![
+        app("/", Access::SignedIn, &[], false),
+        app("/public", Access::Public, &[], false),
+        app("/optional", Access::Optional, &[], false),
+        app("/admin", Access::SignedIn, &["admins"], false),
+        app("/token", Access::SignedIn, &[], true),
+        route("*", "/any", Access::Public, &[], false),
+    ];
+    let upstream = Upstream {
+        tls: false,
+        host: "127.0.0.1".into(),
+        port: 1,
+        ca_file: None,
+        connect_timeout: IDLE,
+        read_timeout: IDLE,
+        idle_timeout: IDLE,
+    };
+    let host = HostSettings {
+        pattern: HostPattern::parse("app.test").unwrap(),
+        public_url: Url::parse("https://app.test").unwrap(),
+    };
+    Settings {
+        routes: RouteTable::new(routes, vec![upstream]),
+        hosts: HostTable::new(&[host]),
+        reading: Reading {
+            claim_paths: ClaimPaths::default(),
+            headers: HeaderTable::new(&[Preset::XForwarded], Vec::new()),
+            limits: limits(),
+        },
+        paths: Paths::new("/oauth2"),
+        demo: false,
+    }
+}
+
+fn route(host: &str, path: &str, access: Access, groups: &[&str], forward_access_token: bool) -> Route {
+    Route {
+        name: path.into(),
+        host: HostPattern::parse(host).unwrap(),
+        path: PathPrefix::parse(path).unwrap(),
+        rule: Rule { access, groups: groups.iter().map(|&group| group.into()).collect() },
+        upstream: UpstreamId(0),
+        keep_host: true,
+        forward_access_token,
+        forward_authorization: true,
+        provider: None,
+    }
+}
