@@ -141,6 +141,9 @@ mod tests {
 
     use super::*;
 
+    /// Name, `Cookie` fields, and what is expected of them.
+    type Row<T> = (&'static str, &'static [&'static [u8]], T);
+
     fn request(fields: &[&[u8]]) -> HeaderMap {
         fields.iter().map(|field| (COOKIE, HeaderValue::from_bytes(field).unwrap())).collect()
     }
@@ -151,7 +154,7 @@ mod tests {
 
     #[test]
     fn one_cookie_is_found_by_the_exact_bytes_of_its_name() {
-        let rows: &[(&str, &[&[u8]], Found<'_>)] = &[
+        let rows: &[Row<Found<'_>>] = &[
             ("no field", &[], Found::Absent),
             ("an empty field", &[b""], Found::Absent),
             ("alone", &[b"p=1"], Found::One(b"1")),
@@ -191,7 +194,7 @@ mod tests {
 
     #[test]
     fn our_cookies_are_taken_out_and_all_others_stay() {
-        let rows: &[(&str, &[&[u8]], Option<&[u8]>)] = &[
+        let rows: &[Row<Option<&[u8]>>] = &[
             ("no field", &[], None),
             ("nothing of ours", &[b"theme=dark; x=y"], Some(b"theme=dark; x=y")),
             ("only ours", &[b"p=1"], None),
@@ -245,7 +248,7 @@ mod tests {
 
     #[test]
     fn our_cookies_are_set_with_every_attribute_that_guards_them() {
-        let minute = Some(Duration::from_secs(60));
+        let minute = Some(Duration::from_mins(1));
         let rows = [
             (
                 "for the session",

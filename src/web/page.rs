@@ -131,7 +131,7 @@ mod tests {
             ("sign-in with a choice", sign_in(&two, demo)),
             ("signed-out", signed_out("/", demo)),
             ("error", error(&ErrorPage { demo, ..refused() })),
-            ("error with a way on", error(&ErrorPage { demo, action, ..refused() })),
+            ("error with a way on", error(&ErrorPage { action, demo, ..refused() })),
         ]
     }
 

@@ -86,12 +86,13 @@ impl fmt::Debug for Target {
     }
 }
 
-/// Splits an absolute-form target (RFC 9112 3.2.2) into its scheme, authority and origin-form.
-///
-/// The scheme is `http` or `https`, whatever its case was; the authority is as sent, and for
-/// [`Host::parse`](super::Host::parse) to judge. `None` for everything else.
+/// Scheme (`http` or `https`, whatever its case was), authority and origin-form of an absolute-form
+/// target. The authority is as sent, for [`Host::parse`](super::Host::parse) to judge.
+pub type AbsoluteForm<'a> = (&'static str, &'a [u8], Cow<'a, [u8]>);
+
+/// Splits an absolute-form target (RFC 9112 3.2.2). `None` for everything else.
 #[must_use]
-pub fn split_absolute_form(raw: &[u8]) -> Option<(&'static str, &[u8], Cow<'_, [u8]>)> {
+pub fn split_absolute_form(raw: &[u8]) -> Option<AbsoluteForm<'_>> {
     let (scheme, rest) =
         ["http", "https"].into_iter().find_map(|scheme| Some((scheme, after_scheme(raw, scheme)?)))?;
     let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
@@ -165,26 +166,41 @@ struct Spelled {
 /// Spells a path canonically; its raw bytes are checked already.
 fn respell(path: &[u8]) -> Result<Spelled, TargetError> {
     let mut spelled = Spelled { wire: Vec::with_capacity(path.len()), rule: Vec::with_capacity(path.len()) };
+    let mut decoded = Vec::new();
     for segment in segments(path)? {
-        let segment = segment?;
-        let decoded = decode(segment)?;
-        refuse_decoded(&decoded)?;
         spelled.wire.push(b'/');
-        respell_wire(segment, &mut spelled.wire)?;
         spelled.rule.push(b'/');
-        decoded.iter().for_each(|byte| push(*byte, is_plain(*byte), &mut spelled.rule));
+        decoded.clear();
+        let mut rest = segment?;
+        while let Some(Decoded { byte, escaped }) = next_byte(&mut rest)? {
+            decoded.push(byte);
+            push(byte, !escaped || is_unreserved(byte), &mut spelled.wire);
+            push(byte, is_plain(byte), &mut spelled.rule);
+        }
+        refuse_decoded(&decoded)?;
     }
     Ok(spelled)
 }
 
-/// Copies a segment, decoding the escapes of unreserved characters.
-fn respell_wire(segment: &[u8], wire: &mut Vec<u8>) -> Result<(), TargetError> {
-    let mut rest = segment;
-    while let Some((byte, escaped, after)) = next_byte(rest)? {
-        push(byte, !escaped || is_unreserved(byte), wire);
-        rest = after;
-    }
-    Ok(())
+/// A byte of a path, and whether it stood there as an escape.
+struct Decoded {
+    byte: u8,
+    escaped: bool,
+}
+
+/// Takes the next byte off a segment.
+fn next_byte(rest: &mut &[u8]) -> Result<Option<Decoded>, TargetError> {
+    let (decoded, after) = match *rest {
+        [] => return Ok(None),
+        [b'%', high, low, after @ ..] => {
+            let (high, low) = hex_value(*high).zip(hex_value(*low)).ok_or(BAD_ESCAPE)?;
+            (Decoded { byte: high << 4 | low, escaped: true }, after)
+        }
+        [b'%', ..] => return Err(BAD_ESCAPE),
+        [byte, after @ ..] => (Decoded { byte: *byte, escaped: false }, after),
+    };
+    *rest = after;
+    Ok(Some(decoded))
 }
 
 /// Appends a byte plainly or as an escape.
@@ -193,30 +209,6 @@ fn push(byte: u8, plain: bool, out: &mut Vec<u8>) {
         out.push(byte);
     } else {
         out.extend([b'%', hex_digit(byte >> 4), hex_digit(byte & 0xf)]);
-    }
-}
-
-/// Decodes a segment, once.
-fn decode(segment: &[u8]) -> Result<Vec<u8>, TargetError> {
-    let mut decoded = Vec::with_capacity(segment.len());
-    let mut rest = segment;
-    while let Some((byte, _, after)) = next_byte(rest)? {
-        decoded.push(byte);
-        rest = after;
-    }
-    Ok(decoded)
-}
-
-/// The next byte of a segment, whether it was escaped, and what follows it.
-fn next_byte(rest: &[u8]) -> Result<Option<(u8, bool, &[u8])>, TargetError> {
-    match rest {
-        [] => Ok(None),
-        [b'%', high, low, after @ ..] => {
-            let (high, low) = hex_value(*high).zip(hex_value(*low)).ok_or(BAD_ESCAPE)?;
-            Ok(Some((high << 4 | low, true, after)))
-        }
-        [b'%', ..] => Err(BAD_ESCAPE),
-        [byte, after @ ..] => Ok(Some((*byte, false, after))),
     }
 }
 
