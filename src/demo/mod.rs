@@ -11,9 +11,10 @@ mod provider;
 mod scratch;
 
 use std::fmt::Write as _;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use axum::Router;
 use tokio::runtime::{Builder, Runtime};
@@ -38,6 +39,9 @@ const PREFIX: &str = "/oauth2";
 
 /// The client id of the gateway at the demo's provider.
 const CLIENT_ID: &str = "portcullis-demo";
+
+/// How often the gateway's port is tried at start.
+const POLL: Duration = Duration::from_millis(20);
 
 /// How the demo is started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,12 +88,9 @@ pub fn run(options: DemoOptions) -> Result<(), DemoError> {
     let settings = demo.settings()?;
     // A caller that has set up the log already keeps its own.
     let _ = logging::init(&settings.log);
-    for warning in &settings.warnings {
-        tracing::warn!(event = "config_warning", warning);
-    }
     tracing::warn!(event = "demo", "this is a demo: its people need no password, its keys are made at start");
     let others = demo.start_others()?;
-    print!("{}", demo.greeting());
+    others.spawn(greet(demo.gateway_port, demo.greeting()));
     server::run(settings)?;
     others.shutdown_background();
     Ok(())
@@ -218,6 +219,16 @@ address = "127.0.0.1:{admin_port}"
     fn config_path(&self) -> PathBuf {
         self.scratch.path("portcullis.toml")
     }
+}
+
+/// Prints the greeting once the gateway takes connections: who opens the page at once must find it.
+async fn greet(port: u16, text: String) {
+    while tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_err() {
+        tokio::time::sleep(POLL).await;
+    }
+    let mut out = io::stdout().lock();
+    // Where nobody reads there is nobody to greet.
+    let _unread = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 fn client(gateway_port: u16, secret: Secret<String>) -> Client {

@@ -44,8 +44,11 @@ impl<S: Subscriber, W: Fn(&[u8]) + Send + Sync + 'static> Layer<S> for Lines<W> 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut out = BUFFER.take();
         out.clear();
-        let mut line = Line { out, shape: self.shape };
+        let mut line = Line { out, shape: self.shape, part: Part::Event, is_named: false };
         line.begin(&self.clock, event);
+        // What happened stands first, wherever it was written in the code.
+        event.record(&mut line);
+        line.part = Part::Rest;
         event.record(&mut line);
         line.end();
         (self.write)(line.out.as_bytes());
@@ -53,9 +56,19 @@ impl<S: Subscriber, W: Fn(&[u8]) + Send + Sync + 'static> Layer<S> for Lines<W> 
     }
 }
 
+/// Which fields are taken, each only once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Event,
+    Rest,
+}
+
 struct Line {
     out: String,
     shape: Shape,
+    part: Part,
+    /// Whether the line has the name of an event.
+    is_named: bool,
 }
 
 impl Line {
@@ -71,8 +84,15 @@ impl Line {
         };
         let target = event.metadata().target();
         if !target.starts_with(env!("CARGO_PKG_NAME")) {
-            self.value("library", &target);
+            self.write("library", &target);
         }
+    }
+
+    /// Whether a field belongs to the part that is being taken.
+    fn takes(&mut self, field: &Field) -> bool {
+        let is_event = field.name() == "event";
+        self.is_named |= is_event;
+        is_event == (self.part == Part::Event)
     }
 
     fn end(&mut self) {
@@ -82,19 +102,27 @@ impl Line {
     fn name(&mut self, name: &str) {
         let _ = match (self.shape, name) {
             (Shape::Json, _) => write!(self.out, ",\"{name}\":"),
-            // What happened stands bare, first in its line.
+            (Shape::Human, "message") if self.is_named => write!(self.out, ": "),
             (Shape::Human, "event" | "message") => write!(self.out, " "),
             (Shape::Human, _) => write!(self.out, " {name}="),
         };
     }
 
     /// A value of this program's making that needs no quotes: a number, a boolean.
-    fn plain(&mut self, name: &str, value: impl fmt::Display) {
-        self.name(name);
-        let _ = write!(self.out, "{value}");
+    fn plain(&mut self, field: &Field, value: impl fmt::Display) {
+        if self.takes(field) {
+            self.name(field.name());
+            let _ = write!(self.out, "{value}");
+        }
     }
 
-    fn value(&mut self, name: &str, value: &dyn fmt::Display) {
+    fn value(&mut self, field: &Field, value: &dyn fmt::Display) {
+        if self.takes(field) {
+            self.write(field.name(), value);
+        }
+    }
+
+    fn write(&mut self, name: &str, value: &dyn fmt::Display) {
         self.name(name);
         let start = self.out.len();
         let _ = write!(Escape::new(&mut self.out, self.shape), "{value}");
@@ -112,35 +140,35 @@ impl Line {
 
 impl Visit for Line {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.value(field.name(), &value);
+        self.value(field, &value);
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.value(field.name(), &format_args!("{value:?}"));
+        self.value(field, &format_args!("{value:?}"));
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        self.value(field.name(), &value);
+        self.value(field, &value);
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         if value.is_finite() {
-            self.plain(field.name(), value);
+            self.plain(field, value);
         } else {
-            self.value(field.name(), &value);
+            self.value(field, &value);
         }
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.plain(field.name(), value);
+        self.plain(field, value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.plain(field.name(), value);
+        self.plain(field, value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.plain(field.name(), value);
+        self.plain(field, value);
     }
 }
 
@@ -249,11 +277,13 @@ mod tests {
                 f = true
             );
             tracing::warn!(reason = "x", "the text of the line");
+            tracing::warn!(reason = "x", event = "stopped", "the text of the line");
         });
-        let [fields, text] = lines.as_slice() else { panic!("{lines:?}") };
+        let [fields, text, both] = lines.as_slice() else { panic!("{lines:?}") };
         let rest = |line: &str| line.split_once("Z ").unwrap().1.to_owned();
         assert_eq!(rest(fields), "INFO  request a=word b=\"two words\" c=\"k=v\" d=\"\" e=1.5 f=true\n");
         assert_eq!(rest(text), "WARN  the text of the line reason=x\n");
+        assert_eq!(rest(both), "WARN  stopped: the text of the line reason=x\n");
     }
 
     #[test]
