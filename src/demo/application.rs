@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::Response;
 use percent_encoding::percent_decode_str;
 
-use super::page::{self, Application, Owner, Shown};
+use super::page::{self, About, Application, Owner, Shown};
 
 /// The name of the page that each route shows, in the order of the menu.
 const PAGES: &[(&str, &str)] =
@@ -61,16 +61,28 @@ fn name_of(identity: &[Shown]) -> Option<String> {
     Some(percent_decode_str(&header.value).decode_utf8_lossy().into_owned())
 }
 
-fn about(path: &str) -> &'static str {
-    if path.starts_with("/admin/") || path == "/admin" {
-        "Only members of the group admins get here: the route says require = { groups = [\"admins\"] }."
-    } else if path.starts_with("/public/") || path == "/public" {
-        "Everybody gets here, and the application is told nothing of who it is: the route says access = \"public\"."
-    } else if path.starts_with("/optional/") || path == "/optional" {
-        "Everybody gets here, and the application is told who it is if somebody is signed in: the route says \
-         access = \"optional\"."
+/// What the route of a page says of who gets there.
+fn about(path: &str) -> About {
+    let is_at =
+        |page: &str| path == page || path.strip_prefix(page).is_some_and(|rest| rest.starts_with('/'));
+    if is_at("/admin") {
+        About {
+            text: "Only members of the group admins get here.",
+            setting: "require = { groups = [\"admins\"] }",
+            is_told: true,
+        }
+    } else if is_at("/optional") {
+        let text = "Everybody gets here, and the application is told who it is if somebody is signed in.";
+        About { text, setting: "access = \"optional\"", is_told: true }
+    } else if is_at("/public") {
+        let text = "Everybody gets here, and the application is never told who it is.";
+        About { text, setting: "access = \"public\"", is_told: false }
     } else {
-        "Only people who signed in get here; that is how every route is unless it says otherwise."
+        About {
+            text: "Only people who signed in get here.",
+            setting: "access = \"signed-in\"",
+            is_told: true,
+        }
     }
 }
 

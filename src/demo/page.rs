@@ -149,6 +149,17 @@ pub(super) struct Shown {
     pub(super) value: String,
 }
 
+/// Who gets to a page, and the setting that says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct About {
+    /// In a sentence.
+    pub(super) text: &'static str,
+    /// As it stands in the configuration.
+    pub(super) setting: &'static str,
+    /// Whether the application is told who it is, if that is known.
+    pub(super) is_told: bool,
+}
+
 /// A page of the application.
 #[derive(Template)]
 #[template(
@@ -157,7 +168,7 @@ pub(super) struct Shown {
 {% for (path, label) in pages %}<a href="{{ path }}"{% if *path == here %} aria-current="page"{% endif %}>{{ label }}</a>
 {% endfor %}</nav>
 <h1>{% if let Some(person) = person %}Hello, {{ person }}{% else %}Hello, whoever you are{% endif %}</h1>
-<p>{{ about }}</p>
+<p>{{ about.text }} The route says <code>{{ about.setting }}</code>.</p>
 <h2>Who is asking, as this application was told</h2>
 {% if identity.is_empty() %}
 <p class="empty">Nothing. No identity header came with this request.</p>
@@ -174,7 +185,7 @@ Portcullis sets. Copies that a browser sends itself never arrive.</p>
 {% if person.is_some() %}
 <form method="post" action="{{ prefix }}/sign_out"><button>Sign out, here and at the provider</button>
 <a href="{{ prefix }}/userinfo">What Portcullis knows of me (JSON)</a></form>
-{% else %}
+{% elif about.is_told %}
 <p><a class="button" href="{{ prefix }}/start?rd={{ here|urlencode }}">Sign in</a></p>
 {% endif %}
 <details><summary>The whole request</summary>
@@ -189,7 +200,7 @@ pub(super) struct Application<'a> {
     /// The path of the page that this is.
     pub(super) here: &'a str,
     /// What this page is for.
-    pub(super) about: &'a str,
+    pub(super) about: About,
     /// The name of who is signed in.
     pub(super) person: Option<&'a str>,
     /// The identity headers.
@@ -235,7 +246,7 @@ mod tests {
         let content = Application {
             pages: &[("/", "Home")],
             here: hostile,
-            about: hostile,
+            about: About { text: "t", setting: "s", is_told: true },
             person: Some(hostile),
             identity: &header,
             prefix: "/oauth2",
