@@ -24,10 +24,9 @@ use self::scratch::Scratch;
 use crate::clock::Clock;
 use crate::config::{self, ConfigError, Settings};
 use crate::gateway::Paths;
-use crate::random::{RandomError, random_bytes, random_token};
+use crate::random::{RandomError, random_token};
 use crate::secret::Secret;
 use crate::server::{self, RunError};
-use crate::session::Key;
 use crate::telemetry::logging;
 use crate::token::sign::SignError;
 
@@ -129,7 +128,6 @@ impl Demo {
         let text = self.configuration()?;
         let mut settings = config::load(&self.scratch.write("portcullis.toml", &text)?)?;
         settings.gateway.demo = true;
-        settings.keys.push(Key::from_bytes(random_bytes()?));
         Ok(settings)
     }
 
