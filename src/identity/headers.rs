@@ -426,6 +426,15 @@ mod tests {
     }
 
     #[test]
+    fn the_bound_is_for_all_headers_together() {
+        let row = |name, claim: &str| (HeaderName::from_static(name), Source::Claim(claim.into()));
+        let table = HeaderTable::new(&[], vec![row("x-1", "long"), row("x-2", "long"), row("x-3", "short")]);
+        let found = rendered(&table, &person(), &json!({"long": "x".repeat(MAX_BYTES / 2), "short": "x"}));
+        let names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["x-1", "x-3"]);
+    }
+
+    #[test]
     fn all_lines_together_stay_below_the_bound() {
         let table = HeaderTable::new(&[], extra("x-c"));
         let most = MAX_BYTES - "x-c: \r\n".len();
