@@ -49,8 +49,8 @@ pub struct HostTable {
 }
 
 impl HostTable {
-    /// Compiles the hosts. Of two with the same pattern the first counts; a URL without a host makes
-    /// no site, and a pattern for any host has none.
+    /// Compiles the hosts. Of two with the same pattern the first counts; a URL that is not http or
+    /// https makes no site, and a pattern for any host has none.
     #[must_use]
     pub fn new(hosts: &[HostSettings]) -> Self {
         let mut table = Self::default();
@@ -100,11 +100,16 @@ impl HostTable {
 
 impl Site {
     fn new(name: Arc<str>, public_url: Url) -> Option<Self> {
+        let scheme = match public_url.scheme() {
+            "https" => "https",
+            "http" => "http",
+            _ => return None,
+        };
         let authority = &public_url[Position::BeforeHost..Position::AfterPort];
         Some(Self {
             name,
-            cookies: CookieNames::new(public_url.scheme() == "https"),
-            forwarded_proto: HeaderValue::from_str(public_url.scheme()).ok()?,
+            cookies: CookieNames::new(scheme == "https"),
+            forwarded_proto: HeaderValue::from_static(scheme),
             forwarded_host: HeaderValue::from_str(authority).ok()?,
             public_url: Arc::new(public_url),
         })
@@ -218,6 +223,31 @@ mod tests {
             assert_eq!(public_url(&table, name), None, "{name}");
         }
         assert_eq!(public_url(&table, "a_b.example.com").as_deref(), Some("https://a_b.example.com/"));
+    }
+
+    #[test]
+    fn what_is_no_site_of_the_web_is_none() {
+        let table = table(&[
+            ("a.test", "ftp://a.test"),
+            ("b.test", "data:b.test"),
+            ("*.w.test", "ws://wildcard.w.test"),
+            ("*", "https://any.test"),
+        ]);
+        for name in ["a.test", "b.test", "x.w.test", "any.test", "*"] {
+            assert_eq!(public_url(&table, name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn of_two_urls_for_one_pattern_the_first_counts() {
+        let table = table(&[
+            ("a.test", "https://one.test"),
+            ("a.test", "https://two.test"),
+            ("*.w.test", "https://wildcard.w.test:1"),
+            ("*.w.test", "https://wildcard.w.test:2"),
+        ]);
+        assert_eq!(public_url(&table, "a.test").as_deref(), Some("https://one.test/"));
+        assert_eq!(public_url(&table, "x.w.test").as_deref(), Some("https://x.w.test:1/"));
     }
 
     #[test]
