@@ -429,6 +429,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_longer_than_anything_that_is_sealed_does_not_open() {
+        let ring = ring(&[1]);
+        let set = ring.sealing();
+        let (head, salt) = (head_of(set), [3; SALT_LEN]);
+        let aad = cookie_aad(&head, SESSION, NAME, HOST);
+        let cookie = |len| encrypt(set.cookies(SESSION), &aad, &head, &vec![b'x'; len]).unwrap();
+        assert!(open(&ring, URL_SAFE_NO_PAD.encode(cookie(2800))).is_ok());
+        assert_eq!(open(&ring, URL_SAFE_NO_PAD.encode(cookie(2900))).err(), Some(OpenError));
+        let json = serde_json::to_string(&session()).unwrap();
+        let record = |len| {
+            let aad = record_aad(&head, &STORE_KEY);
+            let json = format!("{json}{}", " ".repeat(len - json.len()));
+            encrypt(&set.record(&salt), &aad, &[&head[..], &salt].concat(), json.as_bytes()).unwrap()
+        };
+        assert!(open_record(&ring, &STORE_KEY, &record(MAX_RECORD)).is_ok());
+        assert_eq!(open_record(&ring, &STORE_KEY, &record(MAX_RECORD + 1)).err(), Some(OpenError));
+    }
+
+    #[test]
     fn a_record_opens_to_the_session_that_was_sealed() {
         let ring = ring(&[1]);
         let bytes = seal_record(&ring, &STORE_KEY, &session()).unwrap();
