@@ -105,3 +105,59 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let chain = chain.collect::<Result<Vec<_>, _>>().map_err(unusable)?;
     if chain.is_empty() { Err("holds no certificate".to_owned()) } else { Ok(chain) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from_file(contents: &[u8]) -> Result<Secret<String>, String> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("secret"), contents).unwrap();
+        read_secret(dir.path(), |_| None, &SecretRef::File("secret".to_owned()))
+    }
+
+    #[test]
+    fn a_secret_file_loses_one_newline_and_nothing_else() {
+        let cases: &[(&str, &[u8], &str)] = &[
+            ("no newline", b"hunter2", "hunter2"),
+            ("a newline", b"hunter2\n", "hunter2"),
+            ("a newline of Windows", b"hunter2\r\n", "hunter2"),
+            ("spaces", b" hunter2 \n", " hunter2 "),
+            ("UTF-8", "h\u{fc}nter2".as_bytes(), "h\u{fc}nter2"),
+        ];
+        for (name, contents, wanted) in cases {
+            assert_eq!(from_file(contents), Ok(Secret::new((*wanted).to_owned())), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_secret_that_can_be_none_is_refused_without_repeating_it() {
+        let cases: &[(&str, &[u8], &str)] = &[
+            ("empty", b"", "is empty"),
+            ("only a newline", b"\n", "is empty"),
+            ("two newlines", b"hunter2\n\n", "holds a line break"),
+            ("two lines", b"hunter2\nhunter3", "holds a line break"),
+            ("a NUL", b"hunter2\0", "holds a line break or another control character"),
+            ("no UTF-8", b"hunter2\xff", "can't be read"),
+        ];
+        for (name, contents, wanted) in cases {
+            let complaint = from_file(contents).unwrap_err();
+            assert!(complaint.contains(wanted), "{name}: {complaint}");
+            assert!(!complaint.contains("hunter"), "{name}: {complaint}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_end_is_not_read_to_its_end() {
+        let complaint = read_text(Path::new("/dev/zero")).unwrap_err();
+        assert!(complaint.contains("larger than"), "{complaint}");
+    }
+
+    #[test]
+    fn a_secret_of_the_environment_is_that_of_the_named_variable() {
+        let variable = |name: &str| (name == "OURS").then(|| "hunter2".to_owned());
+        let read = |name: &str| read_secret(Path::new(""), variable, &SecretRef::Env(name.to_owned()));
+        assert_eq!(read("OURS"), Ok(Secret::new("hunter2".to_owned())));
+        assert!(read("THEIRS").unwrap_err().contains("\"THEIRS\" is not set"));
+    }
+}
