@@ -12,5 +12,13 @@
 
 mod support;
 
+mod browser;
 mod config;
 mod harness;
+mod headers;
+mod operation;
+mod proxy;
+mod sessions;
+mod sign_in;
+mod sign_out;
+mod tls;

@@ -13,11 +13,10 @@ pub struct Form {
 
 /// The first form of a page.
 pub fn find_form(html: &str) -> Option<Form> {
-    let start = html.find("<form")?;
-    let end = html[start..].find("</form>").map_or(html.len(), |length| start + length);
-    let form = &html[start..end];
-    let opening = tags(form, "form").next()?;
-    let fields = tags(form, "input")
+    let (_, after) = html.split_once("<form")?;
+    let inside = after.split("</form>").next()?;
+    let opening = inside.split('>').next()?;
+    let fields = tags(inside, "input")
         .filter_map(|tag| Some((attribute(tag, "name")?, attribute(tag, "value").unwrap_or_default())))
         .collect();
     Some(Form {
@@ -41,9 +40,8 @@ fn tags<'a>(html: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
 }
 
 fn attribute(tag: &str, name: &str) -> Option<String> {
-    let start = tag.find(&format!(" {name}=\""))? + name.len() + 3;
-    let value = tag[start..].split('"').next()?;
-    Some(unescape(value))
+    let (_, after) = tag.split_once(&format!(" {name}=\""))?;
+    after.split('"').next().map(unescape)
 }
 
 /// Undoes the escapes that templates write into attributes.

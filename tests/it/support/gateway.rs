@@ -296,6 +296,15 @@ impl Gateway {
         self.wait_for_exit()
     }
 
+    /// SIGTERM, and an end without complaint.
+    ///
+    /// # Panics
+    /// When it complains.
+    pub fn terminate_cleanly(&mut self) {
+        let status = self.terminate();
+        assert!(status.success(), "the gateway ended with {status}");
+    }
+
     /// Starts it (again) with the same configuration and data, and waits until it is ready.
     ///
     /// # Panics

@@ -53,6 +53,8 @@ pub struct Answer {
 
 type Alter<T> = Option<Box<dyn FnMut(&mut T) + Send>>;
 
+type AlterAnswer = Box<dyn FnMut(&mut Answer) + Send>;
+
 /// Makes the signature: takes header and payload, gives the whole token.
 type Sign = Box<dyn FnMut(&Value, &Value) -> String + Send>;
 
@@ -71,6 +73,7 @@ struct State {
     grants: HashMap<String, Grant>,
     calls: HashMap<Call, usize>,
     issued: Vec<String>,
+    received: Vec<String>,
     script: Script,
 }
 
@@ -82,7 +85,7 @@ struct Script {
     header: Alter<Value>,
     claims: Alter<Value>,
     sign: Option<Sign>,
-    answers: HashMap<Call, Box<dyn FnMut(&mut Answer) + Send>>,
+    answers: HashMap<Call, AlterAnswer>,
 }
 
 /// The provider; stops when dropped.
@@ -126,6 +129,11 @@ impl ScriptedProvider {
     /// Every code and token that it gave out.
     pub fn issued(&self) -> Vec<String> {
         self.state().issued.clone()
+    }
+
+    /// Every PKCE verifier that it got, and what clients authenticated with.
+    pub fn received(&self) -> Vec<String> {
+        self.state().received.clone()
     }
 
     /// Goes away: connections are refused.
@@ -214,6 +222,7 @@ impl State {
             grants: HashMap::new(),
             calls: HashMap::new(),
             issued: Vec::new(),
+            received: Vec::new(),
             script: Script::default(),
         }
     }
@@ -283,6 +292,9 @@ impl State {
 
     fn token(&mut self, exchange: &mut Exchange) -> io::Result<Answer> {
         let body = exchange.body()?;
+        self.received.extend(parameter(&body, "code_verifier"));
+        self.received.extend(exchange.head.one("authorization").map(str::to_owned));
+        self.received.push(SECRET.into());
         if !is_client(exchange) {
             return Ok(json_answer(401, &json!({ "error": "invalid_client" })));
         }
@@ -291,7 +303,7 @@ impl State {
             return Ok(json_answer(400, &json!({ "error": "invalid_grant" })));
         };
         let access_token = format!("access-{}", portcullis::random::random_token::<16>().unwrap());
-        let id_token = self.id_token(grant.nonce);
+        let id_token = self.id_token(grant.nonce.as_deref());
         self.issued.extend([access_token.clone(), id_token.clone()]);
         Ok(json_answer(
             200,
@@ -304,7 +316,7 @@ impl State {
         ))
     }
 
-    fn id_token(&mut self, nonce: Option<String>) -> String {
+    fn id_token(&mut self, nonce: Option<&str>) -> String {
         let now = unix_now();
         let mut claims = self.claims.clone();
         claims["iss"] = json!(self.issuer);
@@ -316,13 +328,11 @@ impl State {
         let mut header = json!({ "alg": "ES256", "typ": "JWT", "kid": kid });
         alter(&mut self.script.header, &mut header);
         alter(&mut self.script.claims, &mut claims);
-        match &mut self.script.sign {
-            Some(sign) => sign(&header, &claims),
-            None => {
-                let (header, claims) = (header.to_string(), claims.to_string());
-                self.keys[0].sign_parts(header.as_bytes(), claims.as_bytes()).unwrap()
-            }
+        if let Some(sign) = &mut self.script.sign {
+            return sign(&header, &claims);
         }
+        let (header, claims) = (header.to_string(), claims.to_string());
+        self.keys[0].sign_parts(header.as_bytes(), claims.as_bytes()).unwrap()
     }
 }
 

@@ -65,8 +65,13 @@ impl Server {
                 let connection = opened.fetch_add(1, Ordering::SeqCst) + 1;
                 connections.lock().unwrap().push(stream.try_clone().unwrap());
                 let (tls, handler) = (tls.clone(), Arc::clone(&handler));
-                // The other side going away is its own business.
-                thread::spawn(move || serve(stream, tls, connection, &*handler));
+                let held = stream.try_clone().unwrap();
+                thread::spawn(move || {
+                    // The other side going away is its own business.
+                    let _ = serve(stream, tls, connection, &*handler);
+                    // The list above holds the socket too: without this it would stay open.
+                    let _ = held.shutdown(Shutdown::Both);
+                });
             }
         });
         server
@@ -122,11 +127,6 @@ fn serve(
 }
 
 impl Exchange {
-    /// The method.
-    pub fn method(&self) -> &str {
-        self.head.line.split(' ').next().unwrap_or_default()
-    }
-
     /// The request target as sent.
     pub fn target(&self) -> &str {
         self.head.line.split(' ').nth(1).unwrap_or_default()

@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -19,8 +17,8 @@ use super::server::{After, Exchange, Handler, Server};
 /// An application.
 ///
 /// Every path tells what it got, as JSON ([`Echo`]). Besides: `/sse` (one event, the next at
-/// [`Upstream::go_on`]), `/ws` (echoes messages), `/big?bytes=N`, `/slow` (answers at
-/// [`Upstream::go_on`]), and what [`Upstream::answers`] adds.
+/// [`Upstream::go_on`]), `/ws` (echoes messages), `/big?bytes=N`, and what [`Upstream::answers`] and
+/// [`Upstream::waits_at`] add.
 pub struct Upstream {
     server: Option<Server>,
     state: Arc<State>,
@@ -33,6 +31,7 @@ struct State {
     turns: Mutex<usize>,
     turned: Condvar,
     raw: Mutex<HashMap<String, Vec<u8>>>,
+    waits: Mutex<Vec<String>>,
 }
 
 /// What the application got.
@@ -91,6 +90,11 @@ impl Upstream {
         Self::start_with(super::ports::free(), None)
     }
 
+    /// Starts one on a port where another one was.
+    pub fn start_at(port: u16) -> Self {
+        Self::start_with(port, None)
+    }
+
     /// Starts one that speaks TLS.
     pub fn start_tls(config: Arc<rustls::ServerConfig>) -> Self {
         Self::start_with(super::ports::free(), Some(config))
@@ -121,6 +125,11 @@ impl Upstream {
     /// Answers this path with these bytes, as they are, and closes.
     pub fn answers(&self, path: &str, bytes: &[u8]) {
         self.state.raw.lock().unwrap().insert(path.into(), bytes.into());
+    }
+
+    /// Answers this path only at [`Upstream::go_on`].
+    pub fn waits_at(&self, path: &str) {
+        self.state.waits.lock().unwrap().push(path.into());
     }
 
     /// Lets a handler that waits take its next step.
@@ -167,14 +176,13 @@ fn handler(state: &Arc<State>) -> Arc<Handler> {
             exchange.send(&bytes)?;
             return Ok(After::Close);
         }
+        if state.waits.lock().unwrap().contains(&path) {
+            state.wait_for_turn(0);
+        }
         match path.as_str() {
             "/sse" => events(&state, exchange),
             "/ws" => web_socket(exchange),
             "/big" => big(exchange),
-            "/slow" => {
-                state.wait_for_turn(0);
-                echo(exchange, hit)
-            }
             _ => echo(exchange, hit),
         }
     })
@@ -234,17 +242,4 @@ fn big(exchange: &mut Exchange) -> io::Result<After> {
         left -= now;
     }
     Ok(After::KeepAlive)
-}
-
-/// An address on loopback where connects are accepted and never answered.
-pub fn silent() -> (std::net::TcpListener, String) {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let accepting = listener.try_clone().unwrap();
-    thread::spawn(move || {
-        let held: Vec<_> = accepting.incoming().take(64).collect();
-        thread::sleep(Duration::from_secs(600));
-        drop(held);
-    });
-    (listener, url)
 }

@@ -1,0 +1,158 @@
+//! A real browser: Chromium over https, `__Host-` cookies, the pages that people see.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::support::certificate::Authority;
+use crate::support::certified_provider::CertifiedProvider;
+use crate::support::gateway::Gateway;
+use crate::support::node::Program;
+use crate::support::upstream::Upstream;
+use crate::support::{ports, wait_for};
+
+/// `*.localhost` is loopback for every browser, without any resolver.
+const HOST: &str = "wiki.localhost";
+
+/// Has Chromium go through a scenario of `tests/node/browser.mjs`.
+fn browse(scenario: &str, mut task: Value) -> Value {
+    task["scenario"] = json!(scenario);
+    task["chromium"] = json!(chromium());
+    task["screenshots"] = json!(Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screenshots"));
+    let result = Program::start("browser.mjs").ask(&task);
+    assert_eq!(result["error"], Value::Null, "{}", result["error"].as_str().unwrap_or_default());
+    result
+}
+
+/// The Chromium that `./dev` found, or the one of Debian.
+#[expect(clippy::disallowed_methods, reason = "./dev tells the tests by an environment variable")]
+fn chromium() -> PathBuf {
+    std::env::var("PORTCULLIS_TEST_CHROMIUM").unwrap_or_else(|_| "/usr/bin/chromium".into()).into()
+}
+
+fn cookie<'a>(cookies: &'a Value, name: &str) -> Option<&'a Value> {
+    cookies.as_array()?.iter().find(|cookie| cookie["name"] == name)
+}
+
+/// The value of a field in what the application told.
+fn told<'a>(echo: &'a Value, name: &str) -> Option<&'a str> {
+    let fields = echo["fields"].as_array()?;
+    let field =
+        fields.iter().find(|field| field[0].as_str().is_some_and(|key| key.eq_ignore_ascii_case(name)));
+    field?[1].as_str()
+}
+
+#[test]
+fn the_demo_works_in_a_browser_from_its_start_to_sign_out() {
+    let port = ports::free();
+    let demo = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        .args(["demo", "--port", &port.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let mut demo = KilledAtTheEnd(demo.expect("the binary starts"));
+    let origin = format!("http://localhost:{port}");
+    let mut greeting = BufReader::new(demo.0.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(greeting.any(|line| line.contains(&origin)), "the URL is printed");
+    wait_for("the demo to listen", || TcpStream::connect(("127.0.0.1", port)).ok());
+
+    let seen = browse("demo", json!({ "origin": origin }));
+    let text = |name: &str| seen[name].as_str().unwrap_or_else(|| panic!("{name} in {seen}")).to_owned();
+    let has = |name: &str, piece: &str| assert!(text(name).contains(piece), "{name}: {}", text(name));
+    assert_eq!(seen["url"], json!(format!("{origin}/")));
+    has("application", "Hello, Alice");
+    has("application", "x-forwarded-user");
+    has("admin", "Hello, Bob");
+    has("public", "No identity header");
+    has("forbidden", "group_missing");
+    has("optional", "Hello, Bob");
+    has("refused", "login_denied");
+    for page in ["provider", "application", "public", "signedOut", "forbidden", "refused"] {
+        assert!(text(page).to_lowercase().contains("demo"), "{page} says that it is a demo: {}", text(page));
+    }
+    assert!(cookie(&seen["cookies"], "portcullis").is_some_and(|cookie| cookie["httpOnly"] == true));
+}
+
+struct KilledAtTheEnd(Child);
+
+impl Drop for KilledAtTheEnd {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn two_tabs_sign_in_over_https_at_a_certified_provider_and_out_of_both() {
+    let authority = Authority::new();
+    let upstream = Upstream::start();
+    let builder = Gateway::empty().tls(&[HOST]);
+    let origin = format!("https://{HOST}:{}", builder.address().port());
+    let mut provider =
+        CertifiedProvider::builder().tls(&authority.issue(&["localhost"])).host(&origin).start();
+    let ca_file = builder.file("provider-ca.pem", &authority.pem());
+    let mut entry = provider.entry();
+    entry.more = format!("{}ca_file = \"{}\"\n", entry.more, ca_file.display());
+    let _gateway = builder
+        .route(&format!("host = \"{HOST}\"\nupstream = \"{}\"", upstream.url()))
+        .config(&format!("[[host]]\nname = \"{HOST}\"\npublic_url = \"{origin}\""))
+        .provider(entry)
+        .start();
+
+    let seen = browse("two_tabs", json!({ "origin": origin, "paths": ["/one?a=1", "/two?b=2"] }));
+    assert_eq!(seen["landed"], json!([format!("{origin}/one?a=1"), format!("{origin}/two?b=2")]));
+    for echo in seen["told"].as_array().unwrap() {
+        assert_eq!(told(echo, "x-forwarded-user"), Some("alice"));
+        assert_eq!(told(echo, "x-forwarded-groups"), Some("staff,wiki-admins"));
+        assert_eq!(told(echo, "cookie"), None, "our cookies are not the application's");
+    }
+    let session = cookie(&seen["cookies"], "__Host-portcullis").expect("a session cookie");
+    assert_eq!(
+        (&session["secure"], &session["httpOnly"], &session["sameSite"], &session["path"]),
+        (&json!(true), &json!(true), &json!("Lax"), &json!("/"))
+    );
+    assert_eq!(seen["cookies"].as_array().map(Vec::len), Some(1), "attempts' cookies are gone");
+    assert!(seen["signedOut"].as_str().is_some_and(|heading| !heading.is_empty()));
+    assert_eq!(seen["after"], "Certified provider: sign in", "the other tab is signed out as well");
+    assert!(cookie(&seen["left"], "__Host-portcullis").is_none());
+    assert_eq!(provider.calls("token"), 2);
+}
+
+#[test]
+fn the_pages_are_styled_accessible_and_need_no_script() {
+    let upstream = Upstream::start();
+    let provider = CertifiedProvider::start();
+    let mut second = provider.entry_for("none");
+    second.id = "second".into();
+    second.more.push_str("name = \"The second provider\"\n");
+    let builder = Gateway::empty().tls(&[HOST]);
+    let origin = format!("https://{HOST}:{}", builder.address().port());
+    let _gateway = builder
+        .route(&format!("host = \"{HOST}\"\nupstream = \"{}\"", upstream.url()))
+        .config(&format!("[[host]]\nname = \"{HOST}\"\npublic_url = \"{origin}\""))
+        .provider(provider.entry())
+        .provider(second)
+        .start();
+    let paths = json!({
+        "sign-in": "/oauth2/sign_in?rd=/page",
+        "signed-out": "/oauth2/signed_out",
+        "error": "/oauth2/callback?state=x&code=y",
+        "not-found": "/oauth2/nothing",
+    });
+    let seen = browse("pages", json!({ "origin": origin, "paths": paths }));
+    let pages = seen["seen"].as_array().unwrap();
+    assert_eq!(pages.len(), 4);
+    for page in pages {
+        let name = &page["name"];
+        assert_eq!(page["errors"], json!([]), "{name}: the Content-Security-Policy stops something");
+        assert_eq!((&page["headings"], &page["main"]), (&json!(1), &json!(1)), "{name}");
+        assert_eq!((&page["lang"], &page["scripts"]), (&json!("en"), &json!(0)), "{name}");
+        assert_eq!((&page["styled"], &page["overflows"]), (&json!(true), &json!(false)), "{name}");
+        assert!(page["title"].as_str().is_some_and(|title| !title.is_empty()), "{name}");
+    }
+}
