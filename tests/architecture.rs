@@ -100,14 +100,14 @@ struct Place {
     in_test: bool,
 }
 
-/// All that is wrong with one file; `path` is below `src/`.
-fn check(layers: &Layers, path: &str, text: &str) -> Vec<String> {
+/// All that is wrong with one file; `path` is below `src/`, `in_test` says that it is built for tests only.
+fn check(layers: &Layers, path: &str, text: &str, in_test: bool) -> Vec<String> {
     let tokens: TokenStream = match text.parse() {
         Ok(tokens) => tokens,
         Err(error) => return vec![format!("{path}: does not parse: {error}")],
     };
     let module = module_of(path);
-    let place = Place { module: module.clone(), in_test: false };
+    let place = Place { module: module.clone(), in_test };
     let mut found = Vec::new();
     walk(tokens, &place, &mut found);
 
@@ -121,6 +121,24 @@ fn check(layers: &Layers, path: &str, text: &str) -> Vec<String> {
         problems.extend(wrong.into_iter().flatten().map(|text| format!("{path}:{}: {text}", named.line)));
     }
     problems
+}
+
+/// The modules that a file declares as `#[cfg(test)] mod NAME;`: files that are built for tests only.
+fn test_modules(path: &str, text: &str) -> Vec<Vec<String>> {
+    let tokens: Vec<TokenTree> = text.parse::<TokenStream>().into_iter().flatten().collect();
+    let mut found = Vec::new();
+    for window in tokens.windows(5) {
+        let [TokenTree::Punct(_), attribute, TokenTree::Ident(word), TokenTree::Ident(name), end] = window
+        else {
+            continue;
+        };
+        if is_cfg_test(attribute) && word == "mod" && end.to_string() == ";" {
+            let mut module = module_of(path);
+            module.push(name.to_string());
+            found.push(module);
+        }
+    }
+    found
 }
 
 /// `gateway/refusal.rs` is `[gateway, refusal]`, `gateway/mod.rs` is `[gateway]`, `lib.rs` the root.
@@ -327,7 +345,10 @@ fn every_file_keeps_the_law_of_the_layers() {
     let mut files = Vec::new();
     source_files(&src(), &mut files);
     assert!(files.len() > 40, "only {} files were found", files.len());
-    let problems: Vec<String> = files.iter().flat_map(|(path, text)| check(&layers, path, text)).collect();
+    let for_tests: Vec<_> = files.iter().flat_map(|(path, text)| test_modules(path, text)).collect();
+    let in_test = |path: &str| for_tests.iter().any(|module| module_of(path).starts_with(module));
+    let problems: Vec<String> =
+        files.iter().flat_map(|(path, text)| check(&layers, path, text, in_test(path))).collect();
     assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
 }
 
@@ -356,7 +377,7 @@ fn the_layers_are_read_in_the_order_of_the_file() {
 /// A crate of three layers for the planted cases.
 fn planted(path: &str, text: &str) -> Vec<String> {
     let lib = "// layer 1: a\npub mod clock;\n// layer 2: b\npub mod web;\npub mod token;\n// layer 3: c\npub mod server;\npub mod config;\npub mod store;\npub mod gateway;\n";
-    check(&read_layers(lib), path, text)
+    check(&read_layers(lib), path, text, false)
 }
 
 #[test]
@@ -413,6 +434,17 @@ fn a_planted_foreign_crate_is_found_outside_its_owner() {
     for (name, path, text) in cases {
         assert_eq!(planted(path, text).len(), 1, "{name}: {:?}", planted(path, text));
     }
+}
+
+#[test]
+fn a_file_that_is_built_for_tests_only_is_known_by_its_declaration() {
+    let declared =
+        "mod jwks;\n#[cfg(test)]\nmod loopback;\n#[cfg(test)]\nmod tests { mod inner; }\nmod transport;";
+    assert_eq!(test_modules("idp/mod.rs", declared), [["idp", "loopback"]]);
+    let layers = read_layers("// layer 1: a\npub mod idp;\n");
+    let text = "use axum::Router; use std::fs;";
+    assert_eq!(check(&layers, "idp/loopback.rs", text, true), Vec::<String>::new());
+    assert_eq!(check(&layers, "idp/loopback.rs", text, false).len(), 1);
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Sign-out: here and at the provider.
 
+use std::time::Duration;
+
 use crate::support::browser::Browser;
 use crate::support::certified_provider::CertifiedProvider;
-use crate::support::client::Response;
+use crate::support::client::{Request, Response};
 use crate::support::form::find_form;
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Gateway, WIKI};
 use crate::support::scripted_provider::{Call, ScriptedProvider};
 use crate::support::upstream::Upstream;
 
@@ -73,6 +75,28 @@ fn a_form_of_the_same_site_signs_out_and_another_site_must_ask() {
     assert_eq!(done.url.path(), "/oauth2/signed_out", "{:?}", done.urls());
     assert!(needs_sign_in(&browser.get(PAGE)));
     assert_eq!(provider.calls(Call::EndSession), 1);
+}
+
+#[test]
+fn signing_out_closes_a_web_socket_that_is_open() {
+    let (upstream, provider) = (Upstream::start(), ScriptedProvider::start());
+    let gateway = Gateway::in_front_of(&upstream).provider(provider.entry()).start();
+    let mut browser = Browser::new(&gateway);
+    browser.open(PAGE);
+    let session = browser.jar.get(WIKI, "__Host-portcullis").unwrap();
+    let upgrade = Request::get("/ws")
+        .with("Host", WIKI)
+        .with("Connection", "Upgrade")
+        .with("Upgrade", "websocket")
+        .with("Sec-WebSocket-Version", "13")
+        .with("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+        .with("Cookie", &format!("{}={}", session.name, session.value));
+    let mut connection = gateway.place(WIKI).connect().unwrap();
+    connection.send(&upgrade.bytes()).unwrap();
+    assert_eq!(connection.response_head("GET").0, 101);
+    browser.post(SIGN_OUT, PAGE);
+    // The socket is idle: nothing but the end of the session closes it.
+    assert!(connection.is_closed_within(Duration::from_secs(10)));
 }
 
 #[test]
