@@ -2,7 +2,7 @@
 
 use super::Call;
 use crate::gateway::sessions::BeginError;
-use crate::gateway::{Refusal, SetCookies};
+use crate::gateway::{Refusal, SetCookies, internal, redirect};
 use crate::identity::Identity;
 use crate::idp::{Provider, SignInError, SignedIn};
 use crate::oidc::authorize::LoginAttempt;
@@ -71,7 +71,7 @@ async fn complete(call: &Call<'_>, provider: &Provider, cookies: &mut SetCookies
     set_cookie(call, &id, cookies)?;
     let (request, events) = (call.request, &call.gateway.shared().events);
     events.signed_in(&request.id, &attempt.provider.0, &user, request.client, request.user_agent());
-    call.gateway.redirect(attempt.return_to.as_str()).map_err(Failure::from)
+    redirect(attempt.return_to.as_str()).map_err(Failure::from)
 }
 
 fn find_attempt(call: &Call<'_>, params: &Params) -> Result<(LoginAttempt, String), Failure> {
@@ -122,7 +122,7 @@ async fn spend(call: &Call<'_>, attempt: &LoginAttempt) -> Result<bool, Failure>
 /// The second use of a callback: on to the page where a session lives already.
 async fn replayed(call: &Call<'_>, attempt: &LoginAttempt) -> Result<Reply, Failure> {
     match call.gateway.session(call.site, call.request).await? {
-        Ok(_) => Ok(call.gateway.redirect(attempt.return_to.as_str())?),
+        Ok(_) => Ok(redirect(attempt.return_to.as_str())?),
         Err(_) => Err(failure(Refusal::LoginReplayed, "the state was used before")),
     }
 }
@@ -188,7 +188,7 @@ fn set_cookie(call: &Call<'_>, id: &SessionId, cookies: &mut SetCookies) -> Resu
     let (site, gateway) = (call.site, call.gateway);
     let name = site.cookies.session();
     let value = seal_cookie(&gateway.shared().keys, Purpose::SessionCookie, name, &site.name, id.expose())
-        .map_err(|error| Failure::from(gateway.internal(call.request, &error)))?;
+        .map_err(|error| Failure::from(internal(call.request, &error)))?;
     // The browser forgets the cookie when the session is over at the latest; the server decides (SC-10).
     let max_age = gateway.settings().reading.limits.max_lifetime;
     cookies.0.push(cookie::set(name, &value, site.cookies.secure(), Some(max_age)));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Call;
 use crate::gateway::refusal::{Action, render_with};
-use crate::gateway::{Gateway, Refusal, SetCookies};
+use crate::gateway::{Gateway, Refusal, SetCookies, internal, redirect};
 use crate::idp::Provider;
 use crate::oidc::end_session;
 use crate::random::random_token;
@@ -15,7 +15,7 @@ use crate::store::StoreKey;
 use crate::web::{Reply, Request, cookie};
 
 /// How long the provider may take with the person before the return is no longer recognised.
-const RETURN_LIFETIME: Duration = Duration::from_secs(600);
+const RETURN_LIFETIME: Duration = Duration::from_mins(10);
 
 /// Ends the session in the store first (RL-1), then the cookies, then at the provider. An outage of the store ends
 /// nothing and says so: a person must not believe to be signed out who is not.
@@ -89,28 +89,27 @@ async fn leave(
         note(call, session, "local");
         return done(call);
     };
-    let state =
-        Secret::new(random_token::<16>().map_err(|error| call.gateway.internal(call.request, &error))?);
+    let state = Secret::new(random_token::<16>().map_err(|error| internal(call.request, &error))?);
     remember(call, &state, cookies)?;
     let back = call.gateway.url(call.site, "signed_out")?;
     let client_id = &provider.settings().client_id;
     let url = end_session::url(endpoint, &session.id_token, client_id, &back, state.expose());
     note(call, session, "provider");
-    call.gateway.redirect(url.as_str())
+    redirect(url.as_str())
 }
 
 fn remember(call: &Call<'_>, state: &Secret<String>, cookies: &mut SetCookies) -> Result<(), Refusal> {
     let (name, site) = (call.site.cookies.sign_out(), call.site);
     let keys = &call.gateway.shared().keys;
     let value = seal_cookie(keys, Purpose::SignOutCookie, name, &site.name, state.expose().as_bytes())
-        .map_err(|error| call.gateway.internal(call.request, &error))?;
+        .map_err(|error| internal(call.request, &error))?;
     cookies.0.push(cookie::set(name, &value, site.cookies.secure(), Some(RETURN_LIFETIME)));
     Ok(())
 }
 
 /// Nothing to do at a provider: on to the page.
 fn done(call: &Call<'_>) -> Result<Reply, Refusal> {
-    call.gateway.redirect(&call.gateway.settings().paths.of("signed_out"))
+    redirect(&call.gateway.settings().paths.of("signed_out"))
 }
 
 fn note(call: &Call<'_>, session: &Session, kind: &'static str) {

@@ -6,7 +6,7 @@ use http::header::{HeaderValue, WWW_AUTHENTICATE};
 use url::Url;
 use url::form_urlencoded::byte_serialize;
 
-use super::{Gateway, Refusal, SetCookies, refusal};
+use super::{Gateway, Refusal, SetCookies, internal, redirect, refusal};
 use crate::idp::Provider;
 use crate::oidc::authorize::{self, LoginAttempt, Start};
 use crate::oidc::callback::ATTEMPT_LIFETIME;
@@ -39,13 +39,11 @@ impl Gateway {
         let return_to = self.return_to(request.target.as_str(), &site);
         let route = self.settings.routes.find(request.host, request.target);
         let chosen = route.and_then(|route| route.provider.as_ref());
-        match self.provider(chosen) {
-            Some(provider) => self.begin_sign_in(request, &site, provider, return_to, cookies).await,
-            None => {
-                let query: String = byte_serialize(return_to.as_str().as_bytes()).collect();
-                self.redirect(&format!("{}?rd={query}", self.settings.paths.of("sign_in")))
-            }
+        if let Some(provider) = self.provider(chosen) {
+            return self.begin_sign_in(request, &site, provider, return_to, cookies).await;
         }
+        let query: String = byte_serialize(return_to.as_str().as_bytes()).collect();
+        redirect(&format!("{}?rd={query}", self.settings.paths.of("sign_in")))
     }
 
     /// The provider that is chosen, or the only one there is.
@@ -111,7 +109,7 @@ impl Gateway {
             Refusal::ProviderUnavailable
         })?;
         let redirect_uri = self.url(site, &settings.callback_path)?;
-        let [state, nonce, verifier] = fresh_tokens().map_err(|error| self.internal(request, &error))?;
+        let [state, nonce, verifier] = fresh_tokens().map_err(|error| internal(request, &error))?;
         let (url, attempt) = authorize::begin(Start {
             provider: &settings.id,
             metadata: &metadata,
@@ -125,8 +123,8 @@ impl Gateway {
             verifier,
             now: self.shared.clock.now(),
         });
-        self.remember(&attempt, request, site, cookies).map_err(|error| self.internal(request, &*error))?;
-        self.redirect(url.as_str())
+        self.remember(&attempt, request, site, cookies).map_err(|error| internal(request, &*error))?;
+        redirect(url.as_str())
     }
 
     /// The public URL of an endpoint on a site.
@@ -139,23 +137,6 @@ impl Gateway {
             tracing::error!(event = "internal", %error, %path, "an endpoint has no public URL");
             Refusal::Internal
         })
-    }
-
-    /// A redirect, or [`Refusal::Internal`] where the location can't stand in a header.
-    ///
-    /// # Errors
-    /// [`Refusal::Internal`].
-    pub fn redirect(&self, location: &str) -> Result<Reply, Refusal> {
-        Reply::redirect(location).map_err(|error| {
-            tracing::error!(event = "internal", %error, "a redirect could not be written");
-            Refusal::Internal
-        })
-    }
-
-    /// Logs what should not happen; the client is told the request id only.
-    pub(crate) fn internal(&self, request: &Request<'_>, error: &dyn std::error::Error) -> Refusal {
-        tracing::error!(event = "internal", request_id = %request.id, %error, "a request failed inside the gateway");
-        Refusal::Internal
     }
 
     fn remember(

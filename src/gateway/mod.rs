@@ -134,10 +134,10 @@ impl Gateway {
     /// The answer for a refusal: a redirect to sign-in where the request can follow one, else the
     /// page or JSON of the refusal.
     pub async fn refuse(&self, request: &Request<'_>, refusal: Refusal, cookies: &mut SetCookies) -> Reply {
-        let challenged = match refusal {
-            Refusal::SignInRequired(why) => self.challenge(request, why, cookies).await,
-            #[expect(clippy::wildcard_enum_match_arm, reason = "only one refusal has a way on")]
-            other => Err(other),
+        let challenged = if let Refusal::SignInRequired(why) = refusal {
+            self.challenge(request, why, cookies).await
+        } else {
+            Err(refusal)
         };
         challenged.unwrap_or_else(|refusal| self.render(request, refusal))
     }
@@ -231,6 +231,23 @@ impl Gateway {
             Err(_) => Ok(plan),
         }
     }
+}
+
+/// A redirect; [`Refusal::Internal`] where the location can't stand in a header.
+///
+/// # Errors
+/// [`Refusal::Internal`].
+pub fn redirect(location: &str) -> Result<Reply, Refusal> {
+    Reply::redirect(location).map_err(|error| {
+        tracing::error!(event = "internal", %error, "a redirect could not be written");
+        Refusal::Internal
+    })
+}
+
+/// Logs what should not happen; the client is told the request id only.
+pub fn internal(request: &Request<'_>, error: &dyn std::error::Error) -> Refusal {
+    tracing::error!(event = "internal", request_id = %request.id, %error, "a request failed inside the gateway");
+    Refusal::Internal
 }
 
 #[cfg(test)]
@@ -329,11 +346,11 @@ mod tests {
         let request = Owned::get("app.test", "/x").with_cookie(&cookie);
         let steps = u32::try_from(LIFETIME.as_secs() / 300).unwrap();
         for step in 1..steps {
-            rig.clock.advance(Duration::from_secs(300));
+            rig.clock.advance(Duration::from_mins(5));
             tokio::task::yield_now().await;
             assert_eq!(verdict(&rig, &request).await, Ok(true), "step {step}");
         }
-        rig.clock.advance(Duration::from_secs(300));
+        rig.clock.advance(Duration::from_mins(5));
         assert_eq!(verdict(&rig, &request).await, Err(Refusal::SignInRequired(Why::Expired)));
         assert_eq!(verdict(&rig, &request).await, Err(Refusal::SignInRequired(Why::NoSession)));
 

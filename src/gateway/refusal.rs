@@ -95,6 +95,7 @@ impl Refusal {
 
     /// How it is told.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "a table, a row for each refusal")]
     pub const fn row(self) -> Row {
         use StatusCode as S;
         match self {

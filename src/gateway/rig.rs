@@ -27,8 +27,8 @@ use crate::telemetry::Events;
 use crate::token::Claims;
 use crate::web::{Host, Request, RequestId, Target};
 
-pub(crate) const IDLE: Duration = Duration::from_secs(600);
-pub(crate) const LIFETIME: Duration = Duration::from_secs(3600);
+pub(crate) const IDLE: Duration = Duration::from_mins(10);
+pub(crate) const LIFETIME: Duration = Duration::from_hours(1);
 
 /// The gateway, its clock and its store.
 pub(crate) struct Rig {

@@ -91,7 +91,7 @@ pub struct Sessions {
 }
 
 /// Longer than any load from the store takes.
-const JUST_ENDED: Duration = Duration::from_secs(120);
+const JUST_ENDED: Duration = Duration::from_mins(2);
 
 impl Sessions {
     /// Sessions in `store`, sealed with `keys`; at most about `cache_bytes` of them ready in memory.

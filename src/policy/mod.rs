@@ -88,8 +88,7 @@ pub enum Denial {
 /// [`Denial`].
 pub fn evaluate(rule: &Rule, subject: &Subject) -> Result<Permit, Denial> {
     match (rule.access, subject) {
-        (Access::Public, _) => Ok(Permit { identity: None }),
-        (Access::Optional, Subject::Anonymous(_)) => Ok(Permit { identity: None }),
+        (Access::Public, _) | (Access::Optional, Subject::Anonymous(_)) => Ok(Permit { identity: None }),
         (Access::SignedIn, Subject::Anonymous(why)) => Err(Denial::SignInRequired(*why)),
         (Access::Optional | Access::SignedIn, Subject::Known(identity, _)) => {
             require_group(&rule.groups, identity)?;
