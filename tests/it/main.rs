@@ -14,6 +14,7 @@ mod support;
 
 mod browser;
 mod config;
+mod docs;
 mod harness;
 mod headers;
 mod operation;
