@@ -27,6 +27,7 @@ use super::convert::{self, Forwarded};
 use super::head::Head;
 use super::life::{Life, Record, Silence};
 use super::upstream::{Attempts, Destination, Upstreams};
+use super::websocket;
 use crate::endpoints::{self, Endpoint};
 use crate::gateway::{Gateway, Refusal, SetCookies};
 use crate::web::{Host, Reply, Request, Target};
@@ -314,6 +315,7 @@ impl ProxyHttp for Edge {
         let mut peer =
             self.upstreams.peer(id, &mut exchange.attempts).ok_or_else(|| Error::new_up(UNRESOLVED))?;
         if exchange.websocket {
+            websocket::prepare(&mut peer);
             // Pingora has one read timeout for before and after the upgrade: both are kept here.
             peer.options.read_timeout = None;
             if let Some(destination) = self.upstreams.get(id) {
@@ -380,6 +382,21 @@ impl ProxyHttp for Edge {
             headers: &self.gateway.settings().reading.headers,
         };
         convert::to_upstream(request, &forwarded)
+    }
+
+    /// An upstream that switches protocols where nobody asked for it would take the connection over:
+    /// Pingora lets that pass where neither side asked.
+    async fn upstream_response_filter(
+        &self,
+        _session: &mut Session,
+        answer: &mut ResponseHeader,
+        ctx: &mut Self::CTX,
+    ) -> Result<()> {
+        let asked = exchange_of(ctx)?.websocket;
+        if answer.status == StatusCode::SWITCHING_PROTOCOLS && !asked {
+            return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
+        }
+        Ok(())
     }
 
     async fn response_filter(

@@ -19,6 +19,7 @@ mod life;
 mod tls;
 mod transport;
 mod upstream;
+mod websocket;
 
 use std::io;
 use std::net::SocketAddr;

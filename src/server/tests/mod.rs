@@ -2,4 +2,10 @@
 
 mod support;
 
+mod drain;
 mod framing;
+mod headers;
+mod sessions;
+mod streaming;
+mod tls;
+mod upstreams;

@@ -1,0 +1,150 @@
+//! What a session brings to a request, and how its end ends what it serves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::streaming::{echoing_websocket, open_websocket};
+use super::support::{Application, Fixture, field, fields, start, status};
+use crate::clock::UnixTime;
+use crate::oidc::{Issuer, ProviderId};
+use crate::secret::Secret;
+use crate::session::seal::seal_cookie;
+use crate::session::{Purpose, Session};
+use crate::store::StoreKey;
+use crate::token::Claims;
+
+fn gateway(application: &Application, more: &str) -> Fixture {
+    let provider = "[[provider]]\nid = \"main\"\nissuer = \"http://127.0.0.1:9\"\nclient_id = \"a\"\n";
+    let upstream = application.address;
+    start(&format!("{provider}[[route]]\nhost = \"app.test\"\nupstream = \"http://{upstream}\"\n{more}\n"))
+}
+
+fn session() -> Session {
+    let now = crate::clock::Clock::system().now();
+    let claims = json!({"iss": "http://127.0.0.1:9", "sub": "alice", "email": "alice@app.test",
+                        "groups": ["wiki", "staff"], "name": "Al\u{ef}ce"});
+    Session {
+        provider: ProviderId("main".into()),
+        issuer: Issuer("http://127.0.0.1:9".into()),
+        subject: "alice".into(),
+        sid: None,
+        host: "app.test".into(),
+        claims: serde_json::from_value::<Claims>(claims).unwrap(),
+        id_token: Secret::new("i".to_owned()),
+        access_token: Secret::new("the-access-token".to_owned()),
+        access_expires_at: None,
+        refresh_token: None,
+        created_at: now,
+        last_seen: UnixTime::from_secs(now.as_secs()),
+        client: None,
+        user_agent: None,
+    }
+}
+
+/// Begins a session; gives its cookie field and its key.
+fn sign_in(gateway: &Fixture) -> (String, StoreKey) {
+    let shared = Arc::clone(gateway.gateway.shared());
+    let limits = gateway.gateway.settings().reading.limits;
+    let id = shared.runtime.block_on(shared.sessions.begin(&session(), &limits)).unwrap();
+    let name = "__Host-portcullis";
+    let value = seal_cookie(&shared.keys, Purpose::SessionCookie, name, "app.test", id.expose()).unwrap();
+    (format!("Cookie: {name}={value}\r\n"), StoreKey(id.store_key()))
+}
+
+#[test]
+fn an_application_is_told_who_is_asking() {
+    let application = Application::echo();
+    let gateway = gateway(&application, "forward_access_token = true");
+    let (cookie, _) = sign_in(&gateway);
+    let answer = gateway.exchange(format!(
+        "GET / HTTP/1.1\r\nHost: app.test\r\n{cookie}X-Forwarded-User: root\r\n\
+         Connection: close, X-Forwarded-User, X-Forwarded-Email\r\n\r\n"
+    ));
+    assert_eq!(status(&answer), 200, "{answer}");
+    let (_, seen) = answer.split_once("\r\n\r\n").unwrap();
+    assert_eq!(fields(seen, "x-forwarded-user").collect::<Vec<_>>(), ["alice"]);
+    assert_eq!(field(seen, "x-forwarded-email"), Some("alice@app.test"));
+    assert_eq!(field(seen, "x-forwarded-groups"), Some("wiki,staff"));
+    assert_eq!(field(seen, "x-forwarded-access-token"), Some("the-access-token"));
+    assert_eq!(field(seen, "cookie"), None);
+    // SC-15
+    assert_eq!(field(&answer, "cache-control"), Some("private"));
+}
+
+#[test]
+fn what_an_application_says_of_caching_stands() {
+    let application = Application::start(|connection, _| {
+        connection.answer("200 OK", "Cache-Control: public, max-age=600\r\n", "ok");
+    });
+    let gateway = gateway(&application, "");
+    let (cookie, _) = sign_in(&gateway);
+    let answer =
+        gateway.exchange(format!("GET / HTTP/1.1\r\nHost: app.test\r\n{cookie}Connection: close\r\n\r\n"));
+    assert_eq!(fields(&answer, "cache-control").collect::<Vec<_>>(), ["public, max-age=600"]);
+}
+
+#[test]
+fn the_end_of_a_session_ends_its_websockets_and_streams_and_nobody_elses() {
+    let websockets = echoing_websocket();
+    let streams = Application::start(|connection, _| {
+        connection.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n");
+        connection.read_line();
+    });
+    let for_websockets = gateway(&websockets, "");
+    let for_streams = gateway(&streams, "");
+    let (mine, key) = sign_in(&for_websockets);
+    let (others, _) = sign_in(&for_websockets);
+    let (streaming, streaming_key) = sign_in(&for_streams);
+
+    let mut my_websocket = open_websocket(&for_websockets, &mine);
+    let mut other_websocket = open_websocket(&for_websockets, &others);
+    let mut stream = for_streams.connect();
+    stream.send(format!("GET / HTTP/1.1\r\nHost: app.test\r\n{streaming}\r\n"));
+    assert_eq!(status(&stream.read_head()), 200);
+    assert_eq!(stream.read_exactly(6), "1\r\nx\r\n");
+
+    for (gateway, key) in [(&for_websockets, key), (&for_streams, streaming_key)] {
+        let shared = gateway.gateway.shared();
+        shared.runtime.block_on(shared.sessions.end(key)).unwrap();
+    }
+    my_websocket.stream().set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    assert_eq!(my_websocket.read_all(), "");
+    assert_eq!(stream.read_all(), "", "no last chunk: the stream was cut");
+    other_websocket.send("still here\n");
+    assert_eq!(other_websocket.read_line(), "still here\n");
+
+    let again = for_websockets.exchange(format!(
+        "GET / HTTP/1.1\r\nHost: app.test\r\nAccept: application/json\r\n{mine}Connection: close\r\n\r\n"
+    ));
+    assert_eq!(status(&again), 401);
+}
+
+#[test]
+fn an_endpoint_reads_a_small_body_and_refuses_a_large_one_by_its_length() {
+    let application = Application::echo();
+    let gateway = gateway(&application, "");
+    let head = "POST /oauth2/sign_out HTTP/1.1\r\nHost: app.test\r\nAccept: application/json\r\nSec-Fetch-Site: same-origin\r\n";
+    let mut client = gateway.connect();
+    client.send(format!("{head}Content-Length: 5\r\nExpect: 100-continue\r\n\r\n"));
+    assert_eq!(client.read_head(), "HTTP/1.1 100 Continue\r\n\r\n");
+    client.send("a=b&c");
+    let answer = client.read_answer();
+    assert!(matches!(status(&answer), 200 | 302), "{answer}");
+    let mut client = gateway.connect();
+    client.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n3\r\na=b\r\n0\r\n\r\n"));
+    assert!(matches!(status(&client.read_answer()), 200 | 302));
+    // The body was read, so the connection is good for another request.
+    client.send(format!("{head}\r\n"));
+    assert!(matches!(status(&client.read_answer()), 200 | 302));
+
+    let large = gateway.exchange(format!("{head}Content-Length: 100000\r\nExpect: 100-continue\r\n\r\n"));
+    assert!(large.starts_with("HTTP/1.1 413 "), "{large}");
+    assert_eq!(field(&large, "connection"), Some("close"));
+    let chunks = "400\r\n".to_owned() + &"x".repeat(1024) + "\r\n";
+    let grown =
+        gateway.exchange(format!("{head}Transfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n", chunks.repeat(5)));
+    assert_eq!(status(&grown), 413, "{grown}");
+    assert_eq!(application.hits(), 0);
+}
