@@ -594,7 +594,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_token_endpoint_that_hangs_is_unavailable_and_asked_once() {
-        let bench = Bench::with(|settings| settings.timeout = Duration::from_secs(1)).await;
+        let bench = Bench::with(|settings| settings.timeout = Duration::from_secs(2)).await;
         bench.provider.metadata().await.unwrap();
         bench.op.hang("token");
         let verdict = bench.sign_in().await;
@@ -701,7 +701,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_error_tells_a_code_or_a_secret() {
-        let bench = Bench::with(|settings| settings.timeout = Duration::from_secs(1)).await;
+        let bench = Bench::with(|settings| settings.timeout = Duration::from_secs(2)).await;
         bench.provider.metadata().await.unwrap();
         bench.op.hang("token");
         let told = format!("{:?}", bench.sign_in().await.unwrap_err());

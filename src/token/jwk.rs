@@ -283,6 +283,10 @@ mod tests {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
+    fn zeros_and(bits: usize) -> String {
+        URL_SAFE_NO_PAD.encode([vec![0; 200], vec![0xff; bits / 8]].concat())
+    }
+
     fn rsa(bits: usize) -> Value {
         json!({"kty": "RSA", "n": number(bits), "e": "AQAB"})
     }
@@ -316,6 +320,7 @@ mod tests {
             ("TK-115 RSA 1024", rsa(1024), Unusable::Strength),
             ("RSA 2047", rsa(2047), Unusable::Strength),
             ("RSA 8193", rsa(8193), Unusable::Strength),
+            ("RSA 1024 behind zeros", with(rsa(1024), "n", json!(zeros_and(1024))), Unusable::Strength),
             ("exponent 1", with(rsa(2048), "e", json!("AQ")), Unusable::Strength),
             ("exponent 2", with(rsa(2048), "e", json!("Ag")), Unusable::Strength),
             ("exponent empty", with(rsa(2048), "e", json!("")), Unusable::Strength),

@@ -361,6 +361,15 @@ mod tests {
         for (name, keys, error) in rows {
             assert_eq!(verify(&token, &keys, BOTH).unwrap_err(), error, "{name}");
         }
+        let token = RSA.sign(&claims()).unwrap();
+        let pinned = set(&[with(jwk(&RSA), "alg", json!("RS512"))]);
+        let error = verify(&token, &pinned, BOTH).unwrap_err();
+        assert_eq!(error, VerifyError::NoKey { kid: Some("rsa".to_owned()) }, "a key for RS512 alone");
+    }
+
+    #[test]
+    fn keys_of_one_name_and_two_kinds_do_not_stand_in_each_others_way() {
+        let token = EC.sign(&claims()).unwrap();
         let twins = set(&[with(jwk(&RSA), "kid", json!("ec")), jwk(&EC)]);
         assert!(verify(&token, &twins, BOTH).is_ok(), "one name, two kinds of key");
     }
