@@ -24,22 +24,14 @@ fn read(path: &str) -> String {
 }
 
 /// The part of a document below a heading, up to the next heading of the same or a higher level.
-fn section<'a>(text: &'a str, heading: &str) -> &'a str {
-    let start = text.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading:?}"));
-    let body = &text[start + heading.len() + 2..];
-    let level = heading.bytes().take_while(|&byte| byte == b'#').count();
-    let ends = |line: &str| {
-        let hashes = line.bytes().take_while(|&byte| byte == b'#').count();
-        (1..=level).contains(&hashes) && line.as_bytes().get(hashes) == Some(&b' ')
+fn section(text: &str, heading: &str) -> String {
+    let level = |line: &str| {
+        line.split(' ').next().filter(|mark| mark.bytes().all(|b| b == b'#')).map_or(0, str::len)
     };
-    let mut at = 0;
-    for line in body.split_inclusive('\n') {
-        if ends(line) {
-            break;
-        }
-        at += line.len();
-    }
-    &body[..at]
+    let ends = |line: &&str| (1..=level(heading)).contains(&level(line));
+    let mut lines = text.lines().skip_while(|line| *line != heading);
+    assert_eq!(lines.next(), Some(heading));
+    lines.take_while(|line| !ends(line)).map(|line| format!("{line}\n")).collect()
 }
 
 /// The cells of each row of the tables in a text, without heads and rules.
@@ -122,13 +114,13 @@ fn metric_families() -> BTreeSet<String> {
 #[test]
 fn every_metric_is_documented_and_every_documented_metric_is_there() {
     let text = read("docs/operations.md");
-    assert_eq!(names(section(&text, "## Metrics")), metric_families());
+    assert_eq!(names(&section(&text, "## Metrics")), metric_families());
 }
 
 #[test]
 fn every_refusal_is_documented_with_its_status() {
     let text = read("docs/operations.md");
-    let told: BTreeSet<_> = rows(section(&text, "## Refusal codes"))
+    let told: BTreeSet<_> = rows(&section(&text, "## Refusal codes"))
         .iter()
         .map(|row| (quoted(&row[0])[0].clone(), row[1].clone()))
         .collect();
@@ -152,13 +144,13 @@ fn every_log_event_is_documented_and_every_documented_event_is_there() {
             there.insert(name.to_owned());
         }
     }
-    assert_eq!(names(section(&text, "## Log")), there);
+    assert_eq!(names(&section(&text, "## Log")), there);
 }
 
 #[test]
 fn every_endpoint_is_documented_with_its_methods() {
     let text = read("docs/operations.md");
-    let told: BTreeSet<_> = rows(section(&text, "## The gateway's own URLs"))
+    let told: BTreeSet<_> = rows(&section(&text, "## The gateway's own URLs"))
         .iter()
         .map(|row| (quoted(&row[0])[0].clone(), row[1].clone()))
         .collect();
@@ -227,4 +219,29 @@ fn anchors(text: &str) -> BTreeSet<String> {
             title.chars().filter(kept).map(|c| if c == ' ' { '-' } else { c }).collect()
         })
         .collect()
+}
+/// `docs/protocol.md` says where each rule is and which test fails without it.
+#[test]
+fn each_rule_of_the_protocol_names_code_and_a_test_that_are_there() {
+    let text = read("docs/protocol.md");
+    let mut tests = String::new();
+    for (_, source) in sources("src").into_iter().chain(sources("tests")) {
+        tests.push_str(&source);
+    }
+    let mut ids = BTreeSet::new();
+    for row in rows(&section(&text, "## What holds")) {
+        let [id, _, code, proof] = row.as_slice() else { panic!("{row:?}") };
+        assert!(ids.insert(id.clone()), "{id} stands there twice");
+        let files = quoted(code);
+        assert!(!files.is_empty(), "{id} names no code");
+        for file in files {
+            assert!(root().join("src").join(&file).is_file(), "{id}: {file}");
+        }
+        let names = quoted(proof);
+        assert!(!names.is_empty(), "{id} names no test");
+        for name in names {
+            assert!(tests.contains(&format!("fn {name}(")), "{id}: {name}");
+        }
+    }
+    assert!(ids.len() > 70, "{}", ids.len());
 }
