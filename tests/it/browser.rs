@@ -48,8 +48,11 @@ fn told<'a>(echo: &'a Value, name: &str) -> Option<&'a str> {
 #[test]
 fn the_demo_works_in_a_browser_from_its_start_to_sign_out() {
     let port = ports::free();
+    // A demo that is killed leaves its configuration behind.
+    let folder = tempfile::tempdir().unwrap();
     let demo = Command::new(env!("CARGO_BIN_EXE_portcullis"))
         .args(["demo", "--port", &port.to_string()])
+        .env("TMPDIR", folder.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

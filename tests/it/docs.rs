@@ -31,7 +31,7 @@ fn section(text: &str, heading: &str) -> String {
     let ends = |line: &&str| (1..=level(heading)).contains(&level(line));
     let mut lines = text.lines().skip_while(|line| *line != heading);
     assert_eq!(lines.next(), Some(heading));
-    lines.take_while(|line| !ends(line)).map(|line| format!("{line}\n")).collect()
+    lines.take_while(|line| !ends(line)).collect::<Vec<_>>().join("\n")
 }
 
 /// The cells of each row of the tables in a text, without heads and rules.

@@ -531,3 +531,22 @@ fn userinfo_tells_who_is_signed_in_and_nothing_secret() {
     assert_eq!(told.field("cache-control"), Some("no-store"));
     assert!(provider.issued().iter().all(|secret| !told.text().contains(secret)));
 }
+
+#[test]
+fn an_endpoint_takes_its_own_methods_and_no_other() {
+    let (upstream, provider, gateway) = scripted();
+    let cases = [
+        ("POST", "/oauth2/callback?code=c&state=s", "GET"),
+        ("HEAD", "/oauth2/callback?code=c&state=s", "GET"),
+        ("POST", "/oauth2/start", "GET"),
+        ("PUT", "/oauth2/sign_in", "GET, HEAD"),
+        ("DELETE", "/oauth2/sign_out", "GET, POST"),
+        ("POST", "/oauth2/signed_out", "GET, HEAD"),
+        ("POST", "/oauth2/userinfo", "GET"),
+    ];
+    for (method, target, allowed) in cases {
+        let refused = gateway.request(&Request::new(method, target));
+        assert_eq!((refused.status, refused.field("allow")), (405, Some(allowed)), "{method} {target}");
+    }
+    assert_eq!((upstream.hits(), provider.calls(Call::Token)), (0, 0));
+}
