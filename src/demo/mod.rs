@@ -160,6 +160,7 @@ X-Forwarded-Name = "name"
 [[route]]
 host = "localhost"
 upstream = "{application}"
+access = "signed-in"
 
 [[route]]
 host = "localhost"
