@@ -59,3 +59,54 @@ impl<T> fmt::Debug for Flight<T> {
         f.write_str("Flight")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::FutureExt as _;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn all_who_come_while_a_fetch_is_under_way_share_it() {
+        let flight = Flight::default();
+        let (begun, runtime) = (AtomicUsize::new(0), Handle::current());
+        let join = || {
+            flight.join(&runtime, || {
+                begun.fetch_add(1, Ordering::SeqCst);
+                Some(async { 7 })
+            })
+        };
+        assert_eq!(futures::join!(join(), join(), join()), (Some(7), Some(7), Some(7)));
+        assert_eq!(begun.load(Ordering::SeqCst), 1);
+        assert_eq!(join().await, Some(7));
+        assert_eq!(begun.load(Ordering::SeqCst), 2, "a later caller wants a new one");
+    }
+
+    #[tokio::test]
+    async fn a_fetch_that_nobody_waits_for_ends_and_is_not_served_to_later_callers() {
+        let flight = Flight::default();
+        let (go, gone) = oneshot::channel::<()>();
+        let (ended, end) = oneshot::channel::<()>();
+        let first = async move {
+            let _ = gone.await;
+            let _ = ended.send(());
+            1
+        };
+        assert!(
+            flight.join(&Handle::current(), || Some(first)).now_or_never().is_none(),
+            "its caller leaves"
+        );
+        go.send(()).unwrap();
+        end.await.unwrap();
+        assert_eq!(flight.join(&Handle::current(), || Some(async { 2 })).await, Some(2));
+    }
+
+    #[tokio::test]
+    async fn a_fetch_may_be_declined() {
+        let flight = Flight::<u8>::default();
+        assert_eq!(flight.join(&Handle::current(), || None::<std::future::Ready<u8>>).await, None);
+    }
+}

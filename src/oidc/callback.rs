@@ -223,7 +223,9 @@ mod tests {
         let long_state = format!("code=c&state={}", "s".repeat(100 * 1024));
         let state_of_513 = format!("code=c&state={}", "s".repeat(513));
         let code_of_4097 = format!("state=s&code={}", "c".repeat(4097));
+        let long_query = format!("code=c&state=s&x={}", "x".repeat(MAX_QUERY_BYTES));
         let rows = [
+            ("too long in all", long_query.as_str()),
             ("LC-079 nothing", ""),
             ("LC-079 code only", "code=c"),
             ("LC-079 state only", "state=s"),
