@@ -154,6 +154,7 @@ mod tests {
     fn everything_else_is_refused() {
         let long = format!("/{}", "a".repeat(MAX_BYTES));
         let long_when_escaped = format!("/{}", "\u{e9}".repeat(MAX_BYTES / 4));
+        let long_before_parsing = format!("/{}b", "a/../".repeat(MAX_BYTES / 4));
         let rows = [
             ("empty", ""),
             ("relative", "app"),
@@ -208,6 +209,7 @@ mod tests {
             ("an endpoint, by dots", "/a/../oauth2/start"),
             ("too long", &long),
             ("too long when escaped", &long_when_escaped),
+            ("too long before it is parsed", &long_before_parsing),
         ];
         for (name, input) in rows {
             assert_eq!(parse(input), None, "{name}");

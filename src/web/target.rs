@@ -135,7 +135,7 @@ fn is_canonical(path: &[u8]) -> Result<bool, TargetError> {
         for byte in segment {
             match byte {
                 b'%' => canonical = false,
-                _ if is_plain(*byte) => {}
+                _ if PLAIN[usize::from(*byte)] => {}
                 _ => return Err(refused_byte(*byte)),
             }
         }
@@ -250,6 +250,17 @@ fn refused_byte(byte: u8) -> TargetError {
 const fn is_plain(byte: u8) -> bool {
     is_unreserved(byte) || matches!(byte, b'!' | b'$' | b'&'..=b',' | b':' | b'=' | b'@' | b'[' | b']' | b'|')
 }
+
+/// [`is_plain`] of every byte: the check of a path is one look-up for each byte.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        plain[byte as usize] = is_plain(byte);
+        byte += 1;
+    }
+    plain
+};
 
 /// RFC 3986 2.3.
 const fn is_unreserved(byte: u8) -> bool {
