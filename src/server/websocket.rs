@@ -16,7 +16,7 @@ use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::l4::stream::Stream;
 use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType, Result};
+use pingora::{BError, Error, ErrorType, Result};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -44,7 +44,9 @@ impl L4Connect for Connector {
     }
 }
 
-fn failed(error: io::Error) -> Box<Error> {
+#[expect(clippy::unnecessary_box_returns, reason = "Pingora passes its errors in boxes")]
+fn failed(error: io::Error) -> BError {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these two are told apart")]
     let kind = match error.kind() {
         io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
         io::ErrorKind::TimedOut => ErrorType::ConnectTimedout,
