@@ -82,6 +82,8 @@ section! {
         userinfo: bool,
         /// Tolerated clock skew.
         leeway: Duration,
+        /// Whether logout tokens need `exp` and `typ`.
+        strict_logout_tokens: bool,
         /// CA certificates that vouch for the provider.
         ca_file: String,
         /// The whole of one call.

@@ -1,6 +1,7 @@
 //! `GET callback` and `GET callback/PROVIDER`: the provider's answer in the browser.
 
 use super::Call;
+use crate::clock::UnixTime;
 use crate::gateway::sessions::BeginError;
 use crate::gateway::{Refusal, SetCookies, internal, redirect};
 use crate::identity::Identity;
@@ -145,14 +146,18 @@ async fn begin_session(
     let (gateway, reading) = (call.gateway, &call.gateway.settings().reading);
     let identity = Identity::from_claims(&signed_in.claims, &reading.claim_paths)
         .map_err(|error| failure(Refusal::LoginFailed, &error.to_string()))?;
+    // The ID token was verified: `iat` is there.
+    let issued_at = UnixTime::from_secs(signed_in.claims.seconds("iat").ok().flatten().unwrap_or_default());
     let session = new_session(call, provider, attempt, signed_in, &identity)?;
     let sessions = &gateway.shared().sessions;
+    let id = sessions.begin(&session, &reading.limits).await?;
+    if gateway.is_overtaken(&session, issued_at).await? {
+        sessions.end(StoreKey(id.store_key())).await?;
+        return Err(failure(Refusal::LoginFailed, "the provider signed the person out meanwhile"));
+    }
     if let Ok(old) = gateway.session_id(call.site, call.request) {
         sessions.end(StoreKey(old.store_key())).await?;
     }
-    let begun = sessions.begin(&session, &reading.limits).await;
-    let id =
-        begun.map_err(|error| Failure { refusal: Refusal::StoreUnavailable, detail: error.to_string() })?;
     Ok((id, identity.user.to_string()))
 }
 

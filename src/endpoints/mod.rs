@@ -1,5 +1,6 @@
 //! The URLs that the gateway answers itself: one URL, one file, one row of [`TABLE`].
 
+mod backchannel_logout;
 mod callback;
 mod sign_in;
 mod sign_out;
@@ -21,13 +22,14 @@ pub struct Endpoint {
     pub name: &'static str,
     /// The methods that it takes, as the `Allow` field of a 405.
     pub methods: &'static str,
-    /// The most bytes of body that are read (and, so far, ignored); 0: none.
+    /// The most bytes of body that are read; 0: none.
     pub max_body_bytes: usize,
     handler: Handler,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Handler {
+    BackchannelLogout,
     Start,
     Callback,
     SignIn,
@@ -44,6 +46,9 @@ const fn row(name: &'static str, methods: &'static str, max_body_bytes: usize, h
 /// A sign-out form has no fields; what a browser or an old snippet adds is read and ignored.
 const FORM: usize = 4096;
 
+/// BC-1: a form with one token of at most 16 KiB, and parameters that are ignored.
+const LOGOUT_TOKEN: usize = 64 * 1024;
+
 /// THE TABLE.
 pub static TABLE: &[Endpoint] = &[
     row("start", "GET", 0, Handler::Start),
@@ -52,6 +57,7 @@ pub static TABLE: &[Endpoint] = &[
     row("sign_out", "GET, POST", FORM, Handler::SignOut),
     row("signed_out", "GET, HEAD", 0, Handler::SignedOut),
     row("userinfo", "GET", 0, Handler::Userinfo),
+    row("backchannel_logout", "POST", LOGOUT_TOKEN, Handler::BackchannelLogout),
 ];
 
 /// What stands at every other path below the prefix: nothing, and no upstream either.
@@ -78,10 +84,15 @@ pub struct Answer {
     pub refusal: Option<Refusal>,
 }
 
-/// Answers a request to an endpoint. Its body, if it may have one, has been read and dropped.
-pub async fn answer(endpoint: &'static Endpoint, gateway: &Gateway, request: &Request<'_>) -> Answer {
+/// Answers a request to an endpoint. `body` is all of its body, at most `max_body_bytes`.
+pub async fn answer(
+    endpoint: &'static Endpoint,
+    gateway: &Gateway,
+    request: &Request<'_>,
+    body: &[u8],
+) -> Answer {
     let mut cookies = SetCookies::default();
-    let (mut reply, refusal) = match run(endpoint, gateway, request, &mut cookies).await {
+    let (mut reply, refusal) = match run(endpoint, gateway, request, body, &mut cookies).await {
         Ok(reply) => (reply, None),
         Err(refusal) => (refuse(endpoint, gateway, request, refusal), Some(refusal)),
     };
@@ -95,14 +106,16 @@ async fn run(
     endpoint: &Endpoint,
     gateway: &Gateway,
     request: &Request<'_>,
+    body: &[u8],
     cookies: &mut SetCookies,
 ) -> Result<Reply, Refusal> {
     let site = gateway.site(request).ok_or(Refusal::UnknownHost)?;
     if !endpoint.takes(request.method) {
         return Err(Refusal::MethodNotAllowed);
     }
-    let call = Call { gateway, request, site: &site };
+    let call = Call { gateway, request, site: &site, body };
     match endpoint.handler {
+        Handler::BackchannelLogout => backchannel_logout::answer(&call).await,
         Handler::Start => start::answer(&call, cookies).await,
         Handler::Callback => callback::answer(&call, cookies).await,
         Handler::SignIn => sign_in::answer(&call),
@@ -137,6 +150,7 @@ struct Call<'a> {
     gateway: &'a Gateway,
     request: &'a Request<'a>,
     site: &'a Site,
+    body: &'a [u8],
 }
 
 impl Call<'_> {

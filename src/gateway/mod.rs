@@ -3,6 +3,7 @@
 
 pub mod challenge;
 pub mod forward;
+pub mod logout;
 pub mod paths;
 pub mod refusal;
 pub mod sessions;

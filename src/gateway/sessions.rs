@@ -235,6 +235,18 @@ impl Sessions {
         Ok(())
     }
 
+    /// Ends every session under an index, or under both, wherever it was begun; says how many.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not answer.
+    pub async fn end_by(&self, index: Index, and: Option<Index>) -> Result<usize, StoreError> {
+        let ended = self.store.remove_by(index, and).await?;
+        for key in &ended {
+            self.forget(*key);
+        }
+        Ok(ended.len())
+    }
+
     fn forget(&self, key: StoreKey) {
         self.just_ended.insert(key, ());
         self.ready.invalidate(&key);

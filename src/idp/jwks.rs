@@ -23,11 +23,24 @@ const MAX_REFUSED: usize = 64;
 /// itself, so this only bounds a provider that is wrong about its own keys.
 const TOKEN_ENDPOINT: (u32, Duration) = (3, Duration::from_secs(20));
 
+/// Tokens from outside: one fetch each minute. Anybody can send them, with any key id.
+const OUTSIDE: (u32, Duration) = (1, Duration::from_mins(1));
+
+/// Where a token came from: each origin has a gate of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The provider's token endpoint.
+    TokenEndpoint,
+    /// Whoever can reach the gateway: logout tokens.
+    Outside,
+}
+
 /// The keys of one provider, and who may ask for newer ones.
 #[derive(Debug)]
 pub struct KeyCache {
     keys: ArcSwap<KeySet>,
     token_endpoint: Mutex<Gate>,
+    outside: Mutex<Gate>,
 }
 
 /// Bounds the fetches that one origin of tokens can cause.
@@ -50,10 +63,10 @@ impl KeyCache {
     /// A cache without keys.
     #[must_use]
     pub fn new(now: UnixTime) -> Self {
-        let (capacity, period) = TOKEN_ENDPOINT;
         Self {
             keys: ArcSwap::from_pointee(KeySet::default()),
-            token_endpoint: Mutex::new(Gate::new(capacity, period, now)),
+            token_endpoint: Mutex::new(Gate::new(TOKEN_ENDPOINT, now)),
+            outside: Mutex::new(Gate::new(OUTSIDE, now)),
         }
     }
 
@@ -68,26 +81,31 @@ impl KeyCache {
         self.keys.store(Arc::new(keys));
     }
 
-    /// Whether a token of the token endpoint with this unknown key may cause a fetch now; takes one from
-    /// the bucket if so.
-    pub fn may_fetch(&self, kid: Option<&str>, now: UnixTime) -> bool {
-        self.gate(|gate| !gate.is_refused(kid, now) && gate.bucket.take(now))
+    /// Whether a token of this origin with this unknown key may cause a fetch now; takes one from the
+    /// origin's bucket if so.
+    pub fn may_fetch(&self, origin: Origin, kid: Option<&str>, now: UnixTime) -> bool {
+        self.gate(origin, |gate| !gate.is_refused(kid, now) && gate.bucket.take(now))
     }
 
-    /// Remembers that a fetch did not bring this key.
-    pub fn refuse(&self, kid: Option<&str>, now: UnixTime) {
+    /// Remembers that a fetch did not bring this key. Each origin remembers for itself: what comes from
+    /// outside must not name the key of a sign-in before the provider publishes it.
+    pub fn refuse(&self, origin: Origin, kid: Option<&str>, now: UnixTime) {
         if let Some(kid) = kid {
-            self.gate(|gate| gate.refuse(kid, now));
+            self.gate(origin, |gate| gate.refuse(kid, now));
         }
     }
 
-    fn gate<T>(&self, then: impl FnOnce(&mut Gate) -> T) -> T {
-        then(&mut self.token_endpoint.lock().unwrap_or_else(PoisonError::into_inner))
+    fn gate<T>(&self, origin: Origin, then: impl FnOnce(&mut Gate) -> T) -> T {
+        let gate = match origin {
+            Origin::TokenEndpoint => &self.token_endpoint,
+            Origin::Outside => &self.outside,
+        };
+        then(&mut gate.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Gate {
-    fn new(capacity: u32, period: Duration, now: UnixTime) -> Self {
+    fn new((capacity, period): (u32, Duration), now: UnixTime) -> Self {
         let bucket = Bucket { capacity, period, available: capacity, counted_at: now };
         Self { bucket, refused: HashMap::new() }
     }
@@ -153,7 +171,7 @@ mod tests {
             ("three periods", 60, true),
         ];
         for (name, at, granted) in rows {
-            assert_eq!(cache.may_fetch(None, seconds(at)), granted, "{name}");
+            assert_eq!(cache.may_fetch(Origin::TokenEndpoint, None, seconds(at)), granted, "{name}");
         }
     }
 
@@ -161,47 +179,62 @@ mod tests {
     fn a_bucket_never_holds_more_than_three() {
         let cache = KeyCache::new(START);
         let later = seconds(86_400);
-        let granted = (0..10).filter(|_| cache.may_fetch(None, later)).count();
+        let granted = (0..10).filter(|_| cache.may_fetch(Origin::TokenEndpoint, None, later)).count();
         assert_eq!(granted, 3);
     }
 
     #[test]
     fn a_key_that_a_fetch_did_not_bring_is_refused_for_a_minute() {
         let cache = KeyCache::new(START);
-        assert!(cache.may_fetch(Some("new"), START));
-        cache.refuse(Some("new"), START);
-        assert!(!cache.may_fetch(Some("new"), seconds(59)));
-        assert!(cache.may_fetch(Some("other"), seconds(59)), "other keys are not refused");
-        assert!(cache.may_fetch(Some("new"), seconds(60)));
+        assert!(cache.may_fetch(Origin::TokenEndpoint, Some("new"), START));
+        cache.refuse(Origin::TokenEndpoint, Some("new"), START);
+        assert!(!cache.may_fetch(Origin::TokenEndpoint, Some("new"), seconds(59)));
+        assert!(
+            cache.may_fetch(Origin::TokenEndpoint, Some("other"), seconds(59)),
+            "other keys are not refused"
+        );
+        assert!(cache.may_fetch(Origin::TokenEndpoint, Some("new"), seconds(60)));
     }
 
     #[test]
     fn a_refused_key_spends_nothing() {
         let cache = KeyCache::new(START);
-        cache.refuse(Some("bad"), START);
+        cache.refuse(Origin::TokenEndpoint, Some("bad"), START);
         for _ in 0..100 {
-            assert!(!cache.may_fetch(Some("bad"), START));
+            assert!(!cache.may_fetch(Origin::TokenEndpoint, Some("bad"), START));
         }
-        assert!(cache.may_fetch(Some("good"), START));
+        assert!(cache.may_fetch(Origin::TokenEndpoint, Some("good"), START));
     }
 
     #[test]
     fn the_memory_for_refused_keys_is_bounded() {
         let cache = KeyCache::new(START);
         for number in 0..1000 {
-            cache.refuse(Some(&number.to_string()), START);
+            cache.refuse(Origin::TokenEndpoint, Some(&number.to_string()), START);
         }
-        assert_eq!(cache.gate(|gate| gate.refused.len()), MAX_REFUSED);
-        cache.refuse(Some("later"), seconds(60));
-        assert_eq!(cache.gate(|gate| gate.refused.len()), 1, "expired ones make room");
+        assert_eq!(cache.gate(Origin::TokenEndpoint, |gate| gate.refused.len()), MAX_REFUSED);
+        cache.refuse(Origin::TokenEndpoint, Some("later"), seconds(60));
+        assert_eq!(cache.gate(Origin::TokenEndpoint, |gate| gate.refused.len()), 1, "expired ones make room");
+    }
+
+    #[test]
+    fn a_flood_from_outside_causes_one_fetch_a_minute_and_costs_a_sign_in_nothing() {
+        let cache = KeyCache::new(START);
+        let flood =
+            |at| (0..1000).filter(|n| cache.may_fetch(Origin::Outside, Some(&n.to_string()), at)).count();
+        assert_eq!(flood(START), 1);
+        cache.refuse(Origin::Outside, Some("new"), START);
+        assert_eq!(flood(seconds(59)), 0);
+        assert_eq!(flood(seconds(60)), 1);
+        assert!(cache.may_fetch(Origin::TokenEndpoint, Some("new"), START), "DO-2");
     }
 
     #[test]
     fn a_clock_that_is_set_back_stops_nothing_for_longer_than_a_period() {
         let cache = KeyCache::new(START);
-        while cache.may_fetch(None, START) {}
+        while cache.may_fetch(Origin::TokenEndpoint, None, START) {}
         let back = START - Duration::from_hours(1);
-        assert!(!cache.may_fetch(None, back));
-        assert!(cache.may_fetch(None, back + Duration::from_secs(20)));
+        assert!(!cache.may_fetch(Origin::TokenEndpoint, None, back));
+        assert!(cache.may_fetch(Origin::TokenEndpoint, None, back + Duration::from_secs(20)));
     }
 }

@@ -23,15 +23,17 @@ use crate::clock::{Clock, UnixTime};
 use crate::oidc::authorize::LoginAttempt;
 use crate::oidc::exchange::{self, ClientAuth, CodeExchange, ExchangeError, TokenResponse};
 use crate::oidc::id_token::{self, Expected, IdTokenError};
+use crate::oidc::logout_token::{self, LogoutToken, LogoutTokenError};
 use crate::oidc::metadata::Metadata;
 use crate::oidc::userinfo::{self, PROTECTED, UserinfoError};
 use crate::oidc::{ClientId, Issuer, ProviderId, media_type};
 use crate::secret::Secret;
 use crate::telemetry::Events;
+use crate::token::verify::UnknownKey;
 use crate::token::{Algorithm, Claims, KeySet, jwk};
 use discovery::Discovery;
 use flight::Flight;
-use jwks::KeyCache;
+use jwks::{KeyCache, Origin};
 use transport::{Options, Transport};
 
 /// The most bytes of an answer, after decompression; key sets have a smaller bound.
@@ -77,6 +79,8 @@ pub struct ProviderSettings {
     pub userinfo: bool,
     /// Clock skew tolerated, at most 60 s.
     pub leeway: Duration,
+    /// Whether logout tokens need `exp` and `typ: logout+jwt`.
+    pub strict_logout_tokens: bool,
     /// CA certificates (PEM) that vouch for the provider, besides the system's.
     pub ca_file: Option<PathBuf>,
     /// The whole of one call to the provider; default 10 s.
@@ -109,6 +113,17 @@ pub enum SignInError {
     /// Userinfo was refused.
     #[error(transparent)]
     Userinfo(#[from] UserinfoError),
+}
+
+/// Why a logout token was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LogoutError {
+    /// The provider's keys can't be had.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// The token was refused.
+    #[error(transparent)]
+    Token(#[from] LogoutTokenError),
 }
 
 /// What a completed sign-in brought.
@@ -224,6 +239,24 @@ impl Provider {
         let access_expires_at = tokens.expires_in.map(|life| now + life);
         Ok(SignedIn { tokens, claims, access_expires_at })
     }
+
+    /// Verifies a logout token that came from outside: an unknown key refetches the key set, at most
+    /// once a minute.
+    ///
+    /// # Errors
+    /// [`LogoutError`].
+    pub async fn verify_logout_token(&self, raw: &Secret<String>) -> Result<LogoutToken, LogoutError> {
+        let (inner, settings) = (&self.inner, &self.inner.settings);
+        let expected = logout_token::Expected {
+            issuer: &settings.issuer,
+            client_id: &settings.client_id,
+            algorithms: &settings.id_token_algorithms,
+            leeway: settings.leeway,
+            strict: settings.strict_logout_tokens,
+        };
+        let verify = |keys: &KeySet| logout_token::verify(raw, keys, &expected, inner.clock.now());
+        Ok(inner.with_newest_keys(Origin::Outside, verify).await??)
+    }
 }
 
 impl Inner {
@@ -245,31 +278,12 @@ impl Inner {
         Ok(exchange::response(&answer)?)
     }
 
-    /// ID-4: a token whose key is unknown fetches the key set once, and is then verified once more.
     async fn verify(
         self: &Arc<Self>,
         attempt: &LoginAttempt,
         code: &Secret<String>,
         tokens: &TokenResponse,
     ) -> Result<Claims, SignInError> {
-        let verdict = self.verify_once(attempt, code, tokens);
-        let Err(IdTokenError::UnknownKey { kid }) = &verdict else { return Ok(verdict?) };
-        let fetched = self.fetch_newer_keys(kid.as_deref()).await?;
-        let verdict = self.verify_once(attempt, code, tokens);
-        if let Err(IdTokenError::UnknownKey { kid }) = &verdict
-            && fetched
-        {
-            self.keys.refuse(kid.as_deref(), self.clock.now());
-        }
-        Ok(verdict?)
-    }
-
-    fn verify_once(
-        &self,
-        attempt: &LoginAttempt,
-        code: &Secret<String>,
-        tokens: &TokenResponse,
-    ) -> Result<Claims, IdTokenError> {
         let expected = Expected {
             issuer: &self.settings.issuer,
             client_id: &self.settings.client_id,
@@ -279,15 +293,38 @@ impl Inner {
             code,
             leeway: self.settings.leeway,
         };
-        id_token::verify(&tokens.id_token, &self.keys.current(), &expected, self.clock.now())
+        let verify = |keys: &KeySet| id_token::verify(&tokens.id_token, keys, &expected, self.clock.now());
+        Ok(self.with_newest_keys(Origin::TokenEndpoint, verify).await??)
+    }
+
+    /// ID-4: a token whose key is unknown fetches the key set once, and is then verified once more.
+    async fn with_newest_keys<T, E: UnknownKey>(
+        self: &Arc<Self>,
+        origin: Origin,
+        verify: impl Fn(&KeySet) -> Result<T, E>,
+    ) -> Result<Result<T, E>, Unavailable> {
+        let verdict = verify(&self.keys.current());
+        let Some(kid) = verdict.as_ref().err().and_then(UnknownKey::unknown_key) else { return Ok(verdict) };
+        let fetched = self.fetch_newer_keys(origin, kid).await?;
+        let verdict = verify(&self.keys.current());
+        if let Some(kid) = verdict.as_ref().err().and_then(UnknownKey::unknown_key)
+            && fetched
+        {
+            self.keys.refuse(origin, kid, self.clock.now());
+        }
+        Ok(verdict)
     }
 
     /// Fetches the key set if it may be fetched now for an unknown key, and says whether it was. Whoever
     /// comes while a fetch is under way waits for that one.
-    async fn fetch_newer_keys(self: &Arc<Self>, kid: Option<&str>) -> Result<bool, Unavailable> {
+    async fn fetch_newer_keys(
+        self: &Arc<Self>,
+        origin: Origin,
+        kid: Option<&str>,
+    ) -> Result<bool, Unavailable> {
         let begin = || {
             let inner = Arc::clone(self);
-            let may_fetch = self.keys.may_fetch(kid, self.clock.now());
+            let may_fetch = self.keys.may_fetch(origin, kid, self.clock.now());
             may_fetch.then_some(async move { inner.refetch_keys().await })
         };
         let fetched = self.key_flight.join(&self.runtime, begin).await;
@@ -436,6 +473,7 @@ mod tests {
             id_token_algorithms: vec![Algorithm::ES256],
             userinfo: true,
             leeway: Duration::from_secs(10),
+            strict_logout_tokens: false,
             ca_file: None,
             timeout: Duration::from_secs(10),
             callback_path: "callback".into(),
@@ -537,7 +575,7 @@ mod tests {
     async fn a_fetch_that_was_not_allowed_refuses_no_key() {
         let bench = Bench::new().await;
         bench.provider.metadata().await.unwrap();
-        while bench.provider.inner.keys.may_fetch(None, NOW) {}
+        while bench.provider.inner.keys.may_fetch(Origin::TokenEndpoint, None, NOW) {}
         bench.op.rotate("k2");
         assert!(is_unknown_key(&bench.sign_in().await));
         bench.clock.advance(Duration::from_secs(20));

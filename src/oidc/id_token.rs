@@ -6,7 +6,7 @@ use super::{ClientId, Issuer};
 use crate::clock::UnixTime;
 use crate::secret::Secret;
 use crate::token::rules::{self, RuleError};
-use crate::token::verify::{Verified, VerifyError};
+use crate::token::verify::{UnknownKey, Verified, VerifyError};
 use crate::token::{self, Algorithm, Claims, KeySet};
 
 /// What an ID token has to match.
@@ -53,6 +53,15 @@ impl From<VerifyError> for IdTokenError {
             | VerifyError::Algorithm(_)
             | VerifyError::Signature
             | VerifyError::Payload => Self::Rejected(error.to_string()),
+        }
+    }
+}
+
+impl UnknownKey for IdTokenError {
+    fn unknown_key(&self) -> Option<Option<&str>> {
+        match self {
+            Self::UnknownKey { kid } => Some(kid.as_deref()),
+            Self::Rejected(_) => None,
         }
     }
 }

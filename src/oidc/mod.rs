@@ -6,6 +6,7 @@ pub mod callback;
 pub mod end_session;
 pub mod exchange;
 pub mod id_token;
+pub mod logout_token;
 pub mod metadata;
 pub mod userinfo;
 

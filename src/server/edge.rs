@@ -140,11 +140,12 @@ impl Edge {
         session: &mut Session,
         exchange: &mut Exchange,
     ) -> Verdict {
-        if let Err(refusal) = drop_body(endpoint.max_body_bytes, session, exchange).await {
-            return self.refuse(session.req_header(), exchange, refusal).await;
-        }
+        let body = match read_body(endpoint.max_body_bytes, session, exchange).await {
+            Ok(body) => body,
+            Err(refusal) => return self.refuse(session.req_header(), exchange, refusal).await,
+        };
         let request = exchange.request(session.req_header());
-        let answer = endpoints::answer(endpoint, &self.gateway, &request).await;
+        let answer = endpoints::answer(endpoint, &self.gateway, &request, &body).await;
         exchange.record.refusal = answer.refusal;
         Verdict::Answer(answer.reply)
     }
@@ -178,15 +179,16 @@ impl Edge {
     }
 }
 
-/// Reads and drops the body of a request to an endpoint: by its length first, then under a deadline.
-/// A body that is left unread closes the connection with the answer (PP-11).
-async fn drop_body(
+/// Reads the body of a request to an endpoint: by its length first, then under a deadline. A body that
+/// is left unread closes the connection with the answer (PP-11).
+async fn read_body(
     max_bytes: usize,
     session: &mut Session,
     exchange: &Exchange,
-) -> std::result::Result<(), Refusal> {
+) -> std::result::Result<Vec<u8>, Refusal> {
+    let mut body = Vec::new();
     if max_bytes == 0 || exchange.framing.is_done() {
-        return Ok(());
+        return Ok(body);
     }
     if matches!(exchange.framing, Framing::Length(length) if length > max_bytes as u64) {
         return Err(Refusal::BodyTooLarge);
@@ -195,14 +197,13 @@ async fn drop_body(
         if exchange.expects_continue {
             session.write_continue_response().await?;
         }
-        let mut left = max_bytes;
         while let Some(part) = session.read_request_body().await? {
-            match left.checked_sub(part.len()) {
-                Some(rest) => left = rest,
-                None => return Ok(Err(Refusal::BodyTooLarge)),
+            if body.len() + part.len() > max_bytes {
+                return Ok(Err(Refusal::BodyTooLarge));
             }
+            body.extend_from_slice(&part);
         }
-        Ok::<_, BError>(Ok(()))
+        Ok::<_, BError>(Ok(body))
     };
     match timeout(ENDPOINT_BODY_TIMEOUT, read).await {
         Ok(Ok(result)) => result,

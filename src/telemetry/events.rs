@@ -145,6 +145,19 @@ impl Events {
         info!(event = "sign_out", %request_id, provider, user, kind, %client);
     }
 
+    /// The provider told of a sign-out. INFO `logout_heard`; `portcullis_sign_outs_total{kind}` where kind
+    /// is `back-channel` or `front-channel`.
+    pub fn logout_heard(
+        &self,
+        request_id: &dyn Display,
+        provider: &str,
+        kind: &'static str,
+        sessions: usize,
+    ) {
+        self.metrics.count_sign_out(kind);
+        info!(event = "logout_heard", %request_id, provider, kind, sessions);
+    }
+
     /// The store failed. ERROR `store_unavailable`; `portcullis_store_errors_total{operation}`.
     pub fn store_failed(&self, operation: &'static str, error: &dyn Error) {
         self.metrics.count_store_error(operation);

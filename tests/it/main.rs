@@ -12,6 +12,7 @@
 
 mod support;
 
+mod backchannel_logout;
 mod browser;
 mod config;
 mod docs;

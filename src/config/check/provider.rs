@@ -105,6 +105,7 @@ impl Check<'_> {
             id_token_algorithms,
             userinfo,
             leeway,
+            strict_logout_tokens,
             ca_file,
             timeout,
         } = provider;
@@ -133,6 +134,7 @@ impl Check<'_> {
             id_token_algorithms: algorithms?,
             userinfo: userinfo.or(true)?,
             leeway: leeway?,
+            strict_logout_tokens: strict_logout_tokens.or(false)?,
             ca_file: ca_file?,
             timeout: timeout?,
         })

@@ -23,6 +23,9 @@ use super::server::{After, Exchange, Handler, Server, parameter};
 const CLIENT: &str = "wiki";
 const SECRET: &str = "a secret of the scripted provider";
 
+/// The event that makes a token a logout token.
+const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
+
 /// An endpoint of the provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Call {
@@ -152,6 +155,25 @@ impl ScriptedProvider {
         let kid = format!("key-{}", state.keys.len() + 1);
         let key = SigningKey::generate(Algorithm::ES256, Some(&kid)).unwrap();
         state.keys.insert(0, key);
+    }
+
+    /// A logout token for the client, as the specification has it, with header and claims changed.
+    pub fn logout_token(&self, change: impl FnOnce(&mut Value, &mut Value)) -> String {
+        let state = self.state();
+        let (now, jti) = (unix_now(), portcullis::random::random_token::<16>().unwrap());
+        let mut header = json!({ "alg": "ES256", "typ": "logout+jwt", "kid": state.kid() });
+        let mut claims = json!({
+            "iss": state.issuer,
+            "aud": CLIENT,
+            "iat": now,
+            "exp": now + 120,
+            "jti": jti,
+            "sub": "alice",
+            "sid": "provider-session-1",
+            "events": { LOGOUT_EVENT: {} },
+        });
+        change(&mut header, &mut claims);
+        state.sign(&header, &claims)
     }
 
     /// Changes the claims of every sign-in from now on, in ID token and userinfo.
@@ -324,15 +346,21 @@ impl State {
         claims["iat"] = json!(now);
         claims["exp"] = json!(now + 300);
         claims["nonce"] = json!(nonce);
-        let kid = self.keys[0].public_jwk().unwrap()["kid"].clone();
-        let mut header = json!({ "alg": "ES256", "typ": "JWT", "kid": kid });
+        let mut header = json!({ "alg": "ES256", "typ": "JWT", "kid": self.kid() });
         alter(&mut self.script.header, &mut header);
         alter(&mut self.script.claims, &mut claims);
         if let Some(sign) = &mut self.script.sign {
             return sign(&header, &claims);
         }
-        let (header, claims) = (header.to_string(), claims.to_string());
-        self.keys[0].sign_parts(header.as_bytes(), claims.as_bytes()).unwrap()
+        self.sign(&header, &claims)
+    }
+
+    fn kid(&self) -> Value {
+        self.keys[0].public_jwk().unwrap()["kid"].clone()
+    }
+
+    fn sign(&self, header: &Value, claims: &Value) -> String {
+        self.keys[0].sign_parts(header.to_string().as_bytes(), claims.to_string().as_bytes()).unwrap()
     }
 }
 
