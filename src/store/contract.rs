@@ -149,6 +149,13 @@ impl Fixture {
         self.store.lease(key, ttl).await.unwrap()
     }
 
+    /// Puts so much that ends a moment before `ttl` that the next few writes sweep nothing else: what
+    /// has ended must be absent for those who come before the sweep, too.
+    async fn keep_the_sweep_busy(&self, ttl: Duration) {
+        let marks = (1000..1150).map(|n| self.store.mark(key(n), ttl.saturating_sub(MOMENT)));
+        futures::future::try_join_all(marks).await.unwrap();
+    }
+
     async fn page(&self, cursor: Option<StoreKey>, limit: usize) -> Page {
         self.store.list(cursor, limit).await.unwrap()
     }
@@ -159,6 +166,7 @@ impl Fixture {
         loop {
             let page = self.page(cursor, limit).await;
             assert!(page.records.len() <= limit, "page {pages}");
+            assert!(pages < 100, "the pages don't end");
             keys.extend(page.records.iter().map(|stored| stored.record.key));
             pages += 1;
             cursor = page.next;
@@ -253,6 +261,7 @@ async fn a_replace_with_another_version_changes_nothing(on: &Fixture) {
 }
 
 async fn a_replace_of_a_record_that_is_gone_writes_nothing(on: &Fixture) {
+    on.keep_the_sweep_busy(MINUTE).await;
     on.put(record(key(2), &[alice()], "removed"), HOUR).await;
     on.store.remove(key(2)).await.unwrap();
     on.put(record(key(3), &[alice()], "ended"), MINUTE).await;
@@ -300,6 +309,7 @@ async fn a_replace_moves_the_end_either_way(on: &Fixture) {
 }
 
 async fn a_replace_under_a_lease_needs_that_lease(on: &Fixture) {
+    on.keep_the_sweep_busy(MINUTE).await;
     on.put(record(key(1), &[], "one"), HOUR).await;
     let lost = on.lease(key(9), MINUTE).await.unwrap();
     on.clock.advance(MINUTE);
@@ -321,6 +331,7 @@ async fn a_replace_under_a_lease_needs_that_lease(on: &Fixture) {
 }
 
 async fn a_removed_record_is_gone_and_removed_once(on: &Fixture) {
+    on.keep_the_sweep_busy(MINUTE).await;
     on.put(record(key(1), &[alice()], "one"), HOUR).await;
     on.put(record(key(2), &[alice()], "ended"), MINUTE).await;
     on.clock.advance(MINUTE);
@@ -391,6 +402,7 @@ async fn remove_by_two_indexes_removes_what_is_under_both(on: &Fixture) {
 }
 
 async fn remove_by_says_only_what_was_live(on: &Fixture) {
+    on.keep_the_sweep_busy(MINUTE).await;
     on.put(record(key(1), &[alice()], "ended"), MINUTE).await;
     on.put(record(key(2), &[alice()], "live"), HOUR).await;
     on.clock.advance(MINUTE);
@@ -423,6 +435,7 @@ async fn a_later_mark_only_lengthens(on: &Fixture) {
 }
 
 async fn put_once_is_won_once_until_it_ends(on: &Fixture) {
+    on.keep_the_sweep_busy(MINUTE).await;
     assert!(on.store.put_once(key(1), MINUTE).await.unwrap());
     assert!(!on.store.put_once(key(1), HOUR).await.unwrap(), "a second time");
     assert!(on.is_marked(key(1)).await);
@@ -451,6 +464,7 @@ async fn of_concurrent_put_onces_one_wins(on: &Fixture) {
 }
 
 async fn a_lease_has_one_holder_until_it_ends(on: &Fixture) {
+    on.keep_the_sweep_busy(MINUTE).await;
     let held = on.lease(key(1), MINUTE).await.unwrap();
     assert_eq!(held.key, key(1));
     assert_eq!(on.lease(key(1), MINUTE).await, None);
@@ -488,6 +502,7 @@ async fn fences_grow_with_every_lease_of_a_key(on: &Fixture) {
 }
 
 async fn a_lease_is_extended_by_its_holder_only(on: &Fixture) {
+    on.keep_the_sweep_busy(MINUTE + MINUTE / 2).await;
     let held = on.lease(key(1), MINUTE).await.unwrap();
     let forged = Lease { fence: held.fence + 1, ..held };
     assert!(!on.store.extend(&forged, HOUR).await.unwrap());
@@ -520,6 +535,7 @@ async fn a_released_lease_can_be_taken_and_the_old_one_changes_nothing(on: &Fixt
 }
 
 async fn a_lease_that_ran_out_changes_nothing_for_its_old_holder(on: &Fixture) {
+    on.keep_the_sweep_busy(MINUTE).await;
     on.put(record(key(9), &[], "one"), HOUR).await;
     let lost = on.lease(key(1), MINUTE).await.unwrap();
     on.clock.advance(MINUTE);
@@ -595,6 +611,7 @@ async fn a_page_for_nothing_is_a_page_for_one(on: &Fixture) {
 }
 
 async fn what_has_ended_is_absent_everywhere(on: &Fixture) {
+    on.keep_the_sweep_busy(MINUTE).await;
     on.put(record(key(1), &[alice()], "one"), MINUTE).await;
     on.clock.advance(ALMOST_A_MINUTE);
     assert!(on.get(key(1)).await.is_some(), "a moment before its end");

@@ -1,9 +1,15 @@
 //! Sessions in an embedded transactional database in `data_dir`: the default.
 //!
-//! Writes go through one thread, see [`writer`]; reads run on the runtime's blocking threads, because
-//! a page that is in no cache waits for the disk and callers may stand on a thread that serves
-//! connections. A read costs a few microseconds and two changes of threads; it happens only when the
-//! cache of ready sessions does not know a session.
+//! - Writes go through one thread that commits whatever waits in one transaction; a caller is told
+//!   after the disk has it (`writer`).
+//! - Reads see the last commit and never wait for a write. They run on the runtime's blocking threads,
+//!   because a page that is in no cache waits for the disk, and callers may stand on a thread that
+//!   serves connections. A read costs a few microseconds and two changes of threads; it happens only
+//!   when the cache of ready sessions does not know a session.
+//! - After an error of the disk the database is opened again, so that a full disk refuses writes only
+//!   (`slot`). Where a file system copies on each write, a full disk may refuse reads, too: that is an
+//!   outage, never an absence.
+//! - The file is made once and never made again over one that is there (`file`).
 //!
 //! Callers may be on any Tokio runtime that has timers.
 
@@ -56,7 +62,8 @@ pub struct DiskStore {
 
 impl DiskStore {
     /// Opens the store in `data_dir`, and makes both where they are not there: the directory for its
-    /// owner only, and `sessions.redb` in it. Reads run on `runtime`.
+    /// owner only, and `sessions.redb` in it. Reads run on `runtime`. Blocks while the file is checked:
+    /// about a second at most.
     ///
     /// # Errors
     /// [`OpenError`] that names the file. A file that is damaged or of a newer format stays as it is.
