@@ -343,7 +343,9 @@ impl Disk {
 
     fn sync(&self) -> io::Result<()> {
         self.syncs.fetch_add(1, Ordering::SeqCst);
-        drop(self.hangs_no_more.wait_while(self.hangs.lock().unwrap(), |hangs| *hangs).unwrap());
+        // Not for ever: a test that fails while the disk hangs still has to drop its store.
+        let (hangs, limit) = (self.hangs.lock().unwrap(), Duration::from_secs(20));
+        drop(self.hangs_no_more.wait_timeout_while(hangs, limit, |hangs| *hangs).unwrap());
         self.fail(io::ErrorKind::Other, |ailment| ailment == Ailment::OneSyncFails)
     }
 
@@ -456,12 +458,13 @@ async fn one_error_of_the_disk_does_not_end_the_store() {
         disk.catch(ailment);
         if ailment == Ailment::OneSyncFails {
             store.put(record(60), HOUR).await.unwrap_err();
+            store.put(record(61), HOUR).await.unwrap();
         }
         for n in 0..50 {
             assert!(holds(&store, n).await, "{ailment:?}: {n}");
         }
         assert_eq!(*disk.ailment.lock().unwrap(), Ailment::None, "it did fail");
-        store.put(record(61), HOUR).await.unwrap();
+        store.put(record(62), HOUR).await.unwrap();
     }
 }
 
@@ -591,7 +594,7 @@ async fn what_has_ended_is_swept_while_nothing_is_written() {
     until("all but one are swept", async || store.rows() == of_one_record).await;
     assert!(holds(&store, 999).await);
     let (looks, syncs) = (disk.reads(), disk.syncs());
-    until("the writer looks for more", async || looks + 10 < disk.reads()).await;
+    until("the writer looks for more", async || looks + 300 < disk.reads()).await;
     assert_eq!(disk.syncs(), syncs, "finding nothing it writes nothing");
 }
 
