@@ -7,6 +7,7 @@ use crate::gateway::refusal::{Action, render_with};
 use crate::gateway::{Gateway, Refusal, SetCookies, internal, redirect};
 use crate::idp::Provider;
 use crate::oidc::end_session;
+use crate::oidc::revocation::Kind;
 use crate::random::random_token;
 use crate::secret::Secret;
 use crate::session::seal::seal_cookie;
@@ -26,9 +27,17 @@ pub(super) async fn answer(call: &Call<'_>, cookies: &mut SetCookies) -> Result<
     let ended = end(call).await?;
     delete_cookies(call, cookies);
     let Some(session) = ended else { return done(call) };
-    match provider_of(call, &session) {
-        Some(provider) => leave(call, provider, &session, cookies).await,
-        None => done(call),
+    let Some(provider) = provider_of(call, &session) else { return done(call) };
+    revoke(provider, &session);
+    leave(call, provider, &session, cookies).await
+}
+
+/// RL-1: the refresh token goes back, which most providers take for the access tokens too; else the
+/// access token.
+fn revoke(provider: &Provider, session: &Session) {
+    match &session.refresh_token {
+        Some(token) => provider.revoke(token.clone(), Kind::RefreshToken),
+        None => provider.revoke(session.access_token.clone(), Kind::AccessToken),
     }
 }
 

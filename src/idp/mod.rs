@@ -25,6 +25,7 @@ use crate::oidc::exchange::{self, ClientAuth, CodeExchange, ExchangeError, Token
 use crate::oidc::id_token::{self, Expected, IdTokenError};
 use crate::oidc::logout_token::{self, LogoutToken, LogoutTokenError};
 use crate::oidc::metadata::Metadata;
+use crate::oidc::revocation::{self, Revocation};
 use crate::oidc::userinfo::{self, PROTECTED, UserinfoError};
 use crate::oidc::{ClientId, Issuer, ProviderId, media_type};
 use crate::secret::Secret;
@@ -240,6 +241,13 @@ impl Provider {
         Ok(SignedIn { tokens, claims, access_expires_at })
     }
 
+    /// Takes a token back at the provider, behind the caller's back: whatever comes of it, the sign-out
+    /// here is done (RL-1, RL-2). Nothing happens where the provider has no revocation endpoint.
+    pub fn revoke(&self, token: Secret<String>, kind: revocation::Kind) {
+        let inner = Arc::clone(&self.inner);
+        self.inner.runtime.spawn(async move { inner.revoke(&token, kind).await });
+    }
+
     /// Verifies a logout token that came from outside: an unknown key refetches the key set, at most
     /// once a minute.
     ///
@@ -342,6 +350,22 @@ impl Inner {
         let answer = self.call("jwks", get(&metadata.jwks_uri), MAX_KEY_SET_BYTES).await?;
         let body = successful("jwks", &answer)?;
         KeySet::parse(body).map_err(|error| Unavailable { reason: error.to_string() })
+    }
+
+    async fn revoke(&self, token: &Secret<String>, kind: revocation::Kind) {
+        let Some(metadata) = self.discovery.metadata() else { return };
+        let Some(endpoint) = &metadata.revocation_endpoint else { return };
+        let request = revocation::request(&Revocation {
+            endpoint,
+            client_id: &self.settings.client_id,
+            auth: &client_auth(&self.settings, &metadata),
+            token,
+            kind,
+        });
+        if let Err(error) = self.call("revocation", request, MAX_ANSWER_BYTES).await {
+            let provider = &*self.settings.id.0;
+            tracing::warn!(event = "revocation_failed", provider, %error, "a token was not taken back");
+        }
     }
 
     /// UI-1: the answer counts only if it is about the subject of the ID token.

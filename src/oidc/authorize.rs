@@ -131,6 +131,7 @@ mod tests {
             jwks_uri: "https://op.test/jwks".parse().unwrap(),
             userinfo_endpoint: None,
             end_session_endpoint: None,
+            revocation_endpoint: None,
             token_endpoint_auth_methods: Vec::new(),
             iss_parameter_supported: false,
         };

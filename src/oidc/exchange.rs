@@ -84,12 +84,40 @@ pub enum ExchangeError {
 /// # Errors
 /// When the endpoint can't stand in a request.
 pub fn request(exchange: &CodeExchange<'_>) -> Result<http::Request<Vec<u8>>, http::Error> {
-    let mut request = http::Request::post(exchange.token_endpoint.as_str())
+    let mut form = Serializer::new(String::new());
+    form.append_pair("grant_type", "authorization_code")
+        .append_pair("code", exchange.code.expose())
+        .append_pair("redirect_uri", exchange.redirect_uri)
+        .append_pair("code_verifier", exchange.verifier.expose());
+    authenticated(exchange.token_endpoint, exchange.client_id, exchange.auth, form)
+}
+
+/// A form to an endpoint at which the client shows who it is, in exactly one way (TE-2).
+///
+/// # Errors
+/// When the endpoint can't stand in a request.
+pub(super) fn authenticated(
+    endpoint: &Url,
+    client_id: &ClientId,
+    auth: &ClientAuth,
+    mut form: Serializer<'_, String>,
+) -> Result<http::Request<Vec<u8>>, http::Error> {
+    match auth {
+        ClientAuth::Basic(_) => {}
+        ClientAuth::Post(secret) => {
+            form.append_pair("client_id", &client_id.0);
+            form.append_pair("client_secret", secret.expose());
+        }
+        ClientAuth::None => {
+            form.append_pair("client_id", &client_id.0);
+        }
+    }
+    let mut request = http::Request::post(endpoint.as_str())
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
         .header(ACCEPT, "application/json")
-        .body(form(exchange).into_bytes())?;
-    if let ClientAuth::Basic(secret) = exchange.auth {
-        request.headers_mut().insert(AUTHORIZATION, basic(exchange.client_id, secret)?);
+        .body(form.finish().into_bytes())?;
+    if let ClientAuth::Basic(secret) = auth {
+        request.headers_mut().insert(AUTHORIZATION, basic(client_id, secret)?);
     }
     Ok(request)
 }
@@ -114,25 +142,6 @@ pub fn response(answer: &http::Response<bytes::Bytes>) -> Result<TokenResponse, 
         refresh_token: token(&body, "refresh_token")?,
         expires_in: expires_in(&body),
     })
-}
-
-fn form(exchange: &CodeExchange<'_>) -> String {
-    let mut form = Serializer::new(String::new());
-    form.append_pair("grant_type", "authorization_code")
-        .append_pair("code", exchange.code.expose())
-        .append_pair("redirect_uri", exchange.redirect_uri)
-        .append_pair("code_verifier", exchange.verifier.expose());
-    match exchange.auth {
-        ClientAuth::Basic(_) => {}
-        ClientAuth::Post(secret) => {
-            form.append_pair("client_id", &exchange.client_id.0);
-            form.append_pair("client_secret", secret.expose());
-        }
-        ClientAuth::None => {
-            form.append_pair("client_id", &exchange.client_id.0);
-        }
-    }
-    form.finish()
 }
 
 /// RFC 6749 2.3.1: both parts are form-urlencoded first, so that a `:` in the id or a `%` in the secret

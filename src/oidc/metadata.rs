@@ -23,6 +23,8 @@ pub struct Metadata {
     pub userinfo_endpoint: Option<Url>,
     /// Where sessions end (RP-Initiated Logout 1.0).
     pub end_session_endpoint: Option<Url>,
+    /// Where tokens are taken back (RFC 7009).
+    pub revocation_endpoint: Option<Url>,
     /// `token_endpoint_auth_methods_supported`; the default of the specification is `client_secret_basic`.
     pub token_endpoint_auth_methods: Vec<String>,
     /// RFC 9207: the callback must carry `iss`.
@@ -87,6 +89,7 @@ pub fn parse(bytes: &[u8], issuer: &Issuer) -> Result<Metadata, MetadataError> {
         jwks_uri: reader.required("jwks_uri")?,
         userinfo_endpoint: reader.optional("userinfo_endpoint")?,
         end_session_endpoint: reader.optional("end_session_endpoint")?,
+        revocation_endpoint: reader.optional("revocation_endpoint")?,
         token_endpoint_auth_methods: auth_methods(&document)?,
         iss_parameter_supported: iss_parameter_supported(&document)?,
     })

@@ -8,6 +8,7 @@ pub mod exchange;
 pub mod id_token;
 pub mod logout_token;
 pub mod metadata;
+pub mod revocation;
 pub mod userinfo;
 
 use std::fmt;

@@ -9,6 +9,7 @@ use crate::support::form::find_form;
 use crate::support::gateway::{Gateway, WIKI};
 use crate::support::scripted_provider::{Call, ScriptedProvider};
 use crate::support::upstream::Upstream;
+use crate::support::wait_for;
 
 const PAGE: &str = "https://wiki.test/page";
 const SIGN_OUT: &str = "https://wiki.test/oauth2/sign_out";
@@ -75,6 +76,23 @@ fn a_form_of_the_same_site_signs_out_and_another_site_must_ask() {
     assert_eq!(done.url.path(), "/oauth2/signed_out", "{:?}", done.urls());
     assert!(needs_sign_in(&browser.get(PAGE)));
     assert_eq!(provider.calls(Call::EndSession), 1);
+}
+
+#[test]
+fn signing_out_takes_the_token_back_and_waits_for_nobody() {
+    let (upstream, provider) = (Upstream::start(), ScriptedProvider::start());
+    let gateway = Gateway::in_front_of(&upstream).provider(provider.entry()).start();
+    let mut browser = Browser::new(&gateway);
+    browser.open(PAGE);
+    assert_eq!(browser.post(SIGN_OUT, PAGE).status, 302);
+    let taken = "portcullis_provider_seconds_count{provider=\"main\",call=\"revocation\",outcome=\"ok\"}";
+    wait_for("the token to be taken back", || (gateway.metric(taken) > 0.0).then_some(()));
+    assert_eq!(provider.calls(Call::Revocation), 1);
+
+    provider.alter_answer(Call::Revocation, |answer| answer.status = 500);
+    browser.open(PAGE);
+    assert_eq!(browser.post(SIGN_OUT, PAGE).status, 302, "the sign-out is done all the same");
+    assert!(needs_sign_in(&browser.get(PAGE)));
 }
 
 #[test]

@@ -41,6 +41,8 @@ pub enum Call {
     Userinfo,
     /// Where sessions end.
     EndSession,
+    /// Where tokens are taken back.
+    Revocation,
 }
 
 /// An answer before it is sent.
@@ -258,6 +260,7 @@ impl State {
             Call::Token => self.token(exchange)?,
             Call::Userinfo => json_answer(200, &self.userinfo),
             Call::EndSession => end_session(exchange),
+            Call::Revocation => self.revoke(exchange)?,
         };
         if let Some(alter) = self.script.answers.get_mut(&call) {
             alter(&mut answer);
@@ -274,6 +277,7 @@ impl State {
             "userinfo_endpoint": format!("{issuer}/userinfo"),
             "jwks_uri": format!("{issuer}/keys"),
             "end_session_endpoint": format!("{issuer}/end_session"),
+            "revocation_endpoint": format!("{issuer}/revoke"),
             "response_types_supported": ["code"],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": ["ES256"],
@@ -338,6 +342,14 @@ impl State {
         ))
     }
 
+    /// RFC 7009: the client shows who it is, and the token is one that was given out.
+    fn revoke(&mut self, exchange: &mut Exchange) -> io::Result<Answer> {
+        let body = exchange.body()?;
+        let token = parameter(&body, "token").unwrap_or_default();
+        let known = is_client(exchange) && self.issued.contains(&token);
+        Ok(json_answer(if known { 200 } else { 401 }, &json!({})))
+    }
+
     fn id_token(&mut self, nonce: Option<&str>) -> String {
         let now = unix_now();
         let mut claims = self.claims.clone();
@@ -380,6 +392,7 @@ fn handler(state: &Arc<Mutex<State>>) -> Arc<Handler> {
             "/token" => Call::Token,
             "/userinfo" => Call::Userinfo,
             "/end_session" => Call::EndSession,
+            "/revoke" => Call::Revocation,
             _ => return exchange.answer(404, &[], b"no such endpoint"),
         };
         let answer = state.lock().unwrap().answer(call, exchange)?;
