@@ -44,3 +44,45 @@ fn own_key(data_dir: &Path) -> Result<Key, KeyFileError> {
     }
     Ok(key)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::session::Purpose;
+    use crate::session::seal::{open_cookie, seal_cookie};
+
+    /// Whether what one ring seals opens with the other.
+    fn are_the_same(one: &KeyRing, other: &KeyRing) -> bool {
+        let sealed = seal_cookie(one, Purpose::SessionCookie, "c", "h", b"x").unwrap();
+        open_cookie(other, Purpose::SessionCookie, "c", "h", sealed.as_bytes()).is_ok()
+    }
+
+    #[test]
+    fn a_key_that_was_made_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = load(Vec::new(), StoreKind::Disk, folder.path()).unwrap();
+        let read = load(Vec::new(), StoreKind::Disk, folder.path()).unwrap();
+        assert!(are_the_same(&made, &read));
+    }
+
+    #[test]
+    fn a_store_in_memory_leaves_no_key_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = load(Vec::new(), StoreKind::Memory, folder.path()).unwrap();
+        let other = load(Vec::new(), StoreKind::Memory, folder.path()).unwrap();
+        assert!(!are_the_same(&one, &other));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn configured_keys_are_taken_and_none_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = Key::from_bytes(random_bytes().unwrap());
+        let one = load(vec![key.clone()], StoreKind::Disk, folder.path()).unwrap();
+        let other = load(vec![key], StoreKind::Memory, folder.path()).unwrap();
+        assert!(are_the_same(&one, &other));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

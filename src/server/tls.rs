@@ -69,3 +69,46 @@ pub(super) fn load_certificates(file: &Path) -> Result<Vec<CertificateDer<'stati
     let failed = |source| TlsError::File { file: file.to_owned(), source };
     CertificateDer::pem_file_iter(file).map_err(failed)?.map(|item| item.map_err(failed)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (String, String) {
+        let made = rcgen::generate_simple_self_signed(["app.test".to_owned()]).unwrap();
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    }
+
+    #[test]
+    fn certificate_and_key_are_checked_before_they_are_used() {
+        let ((certificate, key), (_, other_key)) = (pair(), pair());
+        let cases = [
+            ("both", certificate.as_str(), key.as_str(), true),
+            ("a key of another certificate", &certificate, &other_key, false),
+            ("no certificate", "", &key, false),
+            ("no key", &certificate, "", false),
+            ("key and certificate swapped", &key, &certificate, false),
+            ("no PEM", "certificate", "key", false),
+        ];
+        for (name, certificate, key, expected) in cases {
+            let folder = tempfile::tempdir().unwrap();
+            let settings = TlsSettings {
+                certificate: folder.path().join("tls.crt"),
+                key: folder.path().join("tls.key"),
+            };
+            std::fs::write(&settings.certificate, certificate).unwrap();
+            std::fs::write(&settings.key, key).unwrap();
+            let loaded = load(&settings);
+            assert_eq!(loaded.is_ok(), expected, "{name}");
+            let told = loaded.err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(expected || told.contains("tls."), "{name}: the file is named: {told}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_told() {
+        let settings = TlsSettings { certificate: "/nowhere/tls.crt".into(), key: "/nowhere/tls.key".into() };
+        let error = load(&settings).err().unwrap().to_string();
+        assert!(error.contains("/nowhere/tls.crt"), "{error}");
+    }
+}

@@ -243,3 +243,124 @@ fn load_ca(settings: &Upstream, name: &str) -> Result<Option<Arc<CaType>>, Upstr
         certificates.iter().map(|ca| WrappedX509::new(ca.as_ref().to_vec(), parse_x509)).collect();
     Ok(Some(wrapped.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const APP: UpstreamId = UpstreamId(0);
+
+    fn upstream(host: &str, port: u16, tls: bool) -> Upstream {
+        Upstream {
+            tls,
+            host: host.into(),
+            port,
+            ca_file: None,
+            connect_timeout: Duration::from_secs(1),
+            read_timeout: Duration::from_secs(2),
+            idle_timeout: Duration::from_secs(3),
+        }
+    }
+
+    fn resolved(addresses: &[&str]) -> Upstreams {
+        let upstreams = Upstreams::new(&[upstream("app.internal", 80, false)]).unwrap();
+        let addresses: Vec<_> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        upstreams.get(APP).unwrap().set_addresses(&addresses);
+        upstreams
+    }
+
+    fn next(upstreams: &Upstreams) -> String {
+        upstreams.peer(APP, &mut Attempts::default()).unwrap()._address.to_string()
+    }
+
+    #[test]
+    fn addresses_take_turns() {
+        let upstreams = resolved(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+        let turns: Vec<_> = (0..4).map(|_| next(&upstreams)).collect();
+        assert_eq!(turns, ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", "10.0.0.1:80"]);
+    }
+
+    #[test]
+    fn a_failed_connect_is_tried_elsewhere_at_most_twice() {
+        for (count, expected) in [(1, 0), (2, 1), (3, 2), (5, 2)] {
+            let all = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", "10.0.0.4:80", "10.0.0.5:80"];
+            let upstreams = resolved(&all[..count]);
+            let (mut attempts, mut tried, mut retries) = (Attempts::default(), Vec::new(), 0);
+            loop {
+                let peer = upstreams.peer(APP, &mut attempts).unwrap();
+                tried.push(peer._address.to_string());
+                if !upstreams.note_failure(APP, &peer, &mut attempts) {
+                    break;
+                }
+                retries += 1;
+            }
+            assert_eq!(retries, expected, "of {count} addresses");
+            tried.dedup();
+            assert_eq!(tried.len(), expected + 1, "each try is at another address: {tried:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_refused_a_connection_is_passed_over_while_another_is_left() {
+        let upstreams = resolved(&["10.0.0.1:80", "10.0.0.2:80"]);
+        let mut attempts = Attempts::default();
+        let first = upstreams.peer(APP, &mut attempts).unwrap();
+        assert!(upstreams.note_failure(APP, &first, &mut attempts));
+        assert_eq!([next(&upstreams), next(&upstreams)], ["10.0.0.2:80"; 2]);
+        let second = upstreams.peer(APP, &mut attempts).unwrap();
+        upstreams.note_failure(APP, &second, &mut attempts);
+        // With none left they take turns again.
+        assert_ne!(next(&upstreams), next(&upstreams));
+    }
+
+    #[test]
+    fn a_new_look_up_keeps_what_is_known_of_an_address() {
+        let upstreams = resolved(&["10.0.0.1:80", "10.0.0.2:80"]);
+        let mut attempts = Attempts::default();
+        let first = upstreams.peer(APP, &mut attempts).unwrap();
+        upstreams.note_failure(APP, &first, &mut attempts);
+        let again: Vec<_> =
+            ["10.0.0.1:80", "10.0.0.3:80"].iter().map(|address| address.parse().unwrap()).collect();
+        upstreams.get(APP).unwrap().set_addresses(&again);
+        assert_eq!([next(&upstreams), next(&upstreams)], ["10.0.0.3:80"; 2]);
+    }
+
+    #[test]
+    fn a_name_has_no_peer_before_it_is_resolved_and_an_address_has_one_at_once() {
+        let upstreams =
+            Upstreams::new(&[upstream("app.internal", 80, false), upstream("::1", 443, true)]).unwrap();
+        assert!(upstreams.peer(APP, &mut Attempts::default()).is_none());
+        assert_eq!(upstreams.named().count(), 1);
+        let peer = upstreams.peer(UpstreamId(1), &mut Attempts::default()).unwrap();
+        assert_eq!(peer._address.to_string(), "[::1]:443");
+        assert!(upstreams.peer(UpstreamId(2), &mut Attempts::default()).is_none());
+    }
+
+    #[test]
+    fn the_name_is_what_an_https_upstream_is_verified_by() {
+        for (host, tls, sni) in [("app.internal", true, "app.internal"), ("10.0.0.1", true, "10.0.0.1")] {
+            let upstreams = Upstreams::new(&[upstream(host, 443, tls)]).unwrap();
+            upstreams.get(APP).unwrap().set_addresses(&["10.0.0.1:443".parse().unwrap()]);
+            let peer = upstreams.peer(APP, &mut Attempts::default()).unwrap();
+            assert_eq!((peer.is_tls(), &*peer.sni), (true, sni));
+            assert!(peer.options.verify_cert && peer.options.verify_hostname);
+            assert_eq!(peer.options.total_connection_timeout, Some(Duration::from_secs(1)));
+            assert_eq!(peer.options.read_timeout, Some(Duration::from_secs(2)));
+        }
+    }
+
+    #[test]
+    fn the_own_name_is_told_without_the_default_port() {
+        let cases = [
+            ("app.internal", 80, false, "app.internal"),
+            ("app.internal", 8080, false, "app.internal:8080"),
+            ("app.internal", 443, true, "app.internal"),
+            ("app.internal", 443, false, "app.internal:443"),
+            ("::1", 80, false, "[::1]"),
+        ];
+        for (host, port, tls, expected) in cases {
+            let upstreams = Upstreams::new(&[upstream(host, port, tls)]).unwrap();
+            assert_eq!(upstreams.get(APP).unwrap().host(), expected);
+        }
+    }
+}

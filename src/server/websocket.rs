@@ -7,6 +7,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use tokio::net::TcpStream;
 
 /// Makes a peer that of a WebSocket: a connection of its own, never one out of the pool.
 pub(super) fn prepare(peer: &mut HttpPeer) {
-    peer.options.custom_l4 = Some(std::sync::Arc::new(Connector));
+    peer.options.custom_l4 = Some(Arc::new(Connector));
     // Groups of HTTP connections count from 0.
     peer.group_key = !peer.group_key;
     peer.options.idle_timeout = Some(Duration::ZERO);
@@ -46,12 +47,8 @@ impl L4Connect for Connector {
 
 #[expect(clippy::unnecessary_box_returns, reason = "Pingora passes its errors in boxes")]
 fn failed(error: io::Error) -> BError {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "only these two are told apart")]
-    let kind = match error.kind() {
-        io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
-        io::ErrorKind::TimedOut => ErrorType::ConnectTimedout,
-        _ => ErrorType::ConnectError,
-    };
+    let timed_out = error.kind() == io::ErrorKind::TimedOut;
+    let kind = if timed_out { ErrorType::ConnectTimedout } else { ErrorType::ConnectError };
     Error::because(kind, "connecting for a WebSocket", error)
 }
 

@@ -60,8 +60,8 @@ fn connections_to_an_application_are_used_again() {
         connection.answer("200 OK", "", "ok");
     });
     let gateway = start(&public(application.address, ""));
+    let mut client = gateway.connect();
     for _ in 0..5 {
-        let mut client = gateway.connect();
         client.send(REQUEST);
         assert_eq!(status(&client.read_answer()), 200);
     }
