@@ -128,6 +128,9 @@ impl Gateway {
         let (route, site) = self.find_route(request)?;
         let Authenticated { subject, session } = self.authenticate(route, site.as_deref(), request).await?;
         let permit = policy::evaluate(&route.rule, &subject)?;
+        if session.is_some() && is_foreign_websocket(site.as_deref(), request) {
+            return Err(Refusal::CrossSite);
+        }
         let plan = forward::plan(&permit, Arc::clone(route), site, session);
         self.add_access_token(plan).await
     }
@@ -251,6 +254,13 @@ pub fn internal(request: &Request<'_>, error: &dyn std::error::Error) -> Refusal
     Refusal::Internal
 }
 
+/// PP-10: a page of another site may open a WebSocket to this one, and where the two are of one site in
+/// the cookies' sense it comes with the session. It must not act as the person then.
+fn is_foreign_websocket(site: Option<&Site>, request: &Request<'_>) -> bool {
+    let is_own = |site: &Site| request.is_from_own_site(&site.public_url.origin().ascii_serialization());
+    request.is_websocket() && !site.is_some_and(is_own)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -297,6 +307,33 @@ mod tests {
             };
             assert_eq!(verdict(&rig, &request).await, wanted, "{name}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_websocket_with_a_session_is_opened_by_own_pages_and_by_what_is_no_browser() {
+        let rig = Rig::new();
+        let cookie = rig.sign_in(&[]).await;
+        let cases = [
+            ("own page", "/x", Some("https://app.test"), Ok(true)),
+            ("no browser", "/x", None, Ok(true)),
+            ("another site", "/x", Some("https://evil.test"), Err(Refusal::CrossSite)),
+            ("a sister host", "/x", Some("https://other.app.test"), Err(Refusal::CrossSite)),
+            ("our name over http", "/x", Some("http://app.test"), Err(Refusal::CrossSite)),
+            ("no origin at all", "/x", Some("null"), Err(Refusal::CrossSite)),
+            ("another site, optional", "/optional", Some("https://evil.test"), Err(Refusal::CrossSite)),
+            ("another site, public", "/public", Some("https://evil.test"), Ok(false)),
+        ];
+        for (name, path, origin, wanted) in cases {
+            let handshake = Owned::get("app.test", path).with_cookie(&cookie);
+            let handshake = handshake.with("upgrade", "websocket").with("connection", "Upgrade");
+            let handshake = match origin {
+                Some(origin) => handshake.with("origin", origin),
+                None => handshake,
+            };
+            assert_eq!(verdict(&rig, &handshake).await, wanted, "{name}");
+        }
+        let plain = Owned::get("app.test", "/x").with_cookie(&cookie).with("origin", "https://evil.test");
+        assert_eq!(verdict(&rig, &plain).await, Ok(true), "other requests are the application's to judge");
     }
 
     #[tokio::test]

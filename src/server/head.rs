@@ -264,7 +264,8 @@ struct Fields<'a> {
     host: Option<&'a [u8]>,
     content_length: Option<u64>,
     chunked: bool,
-    websocket: bool,
+    upgrade: Option<&'a [u8]>,
+    connection_upgrade: bool,
     expects_continue: bool,
 }
 
@@ -299,7 +300,13 @@ impl<'a> Fields<'a> {
                 Ok(())
             }
             7 if name.eq_ignore_ascii_case(b"upgrade") => {
-                self.websocket = value.eq_ignore_ascii_case(b"websocket");
+                // Two of them name no one protocol.
+                self.upgrade = Some(if self.upgrade.is_some() { b"" } else { value });
+                Ok(())
+            }
+            10 if name.eq_ignore_ascii_case(b"connection") => {
+                let mut options = value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+                self.connection_upgrade |= options.any(|option| option.eq_ignore_ascii_case(b"upgrade"));
                 Ok(())
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => self.set_content_length(value),
@@ -339,7 +346,11 @@ impl<'a> Fields<'a> {
     }
 
     fn into_head(self, request: &RequestLine<'_>, len: usize) -> Result<Head, HeadError> {
+        let websocket = self.is_websocket(request);
         let framing = self.framing(request.http_1_1)?;
+        if websocket && !framing.is_done() {
+            return Err(HeadError::Malformed("a WebSocket handshake with a body"));
+        }
         let host = self.host.ok_or(HeadError::Malformed("no Host"))?;
         let host = Host::parse(host).map_err(|HostError| HeadError::Malformed("Host is not host[:port]"))?;
         let asks_server = request.target == b"*" && request.method == "OPTIONS";
@@ -352,30 +363,28 @@ impl<'a> Fields<'a> {
             target: target.map_err(|TargetError(reason)| HeadError::Malformed(reason))?,
             host,
             framing,
-            websocket: self.websocket && request.http_1_1,
+            websocket,
             expects_continue: self.expects_continue && request.http_1_1,
             asks_server,
             origin_form: origin.map(|target| request.with_target(&target)),
         })
     }
 
+    /// RFC 6455 4.1: GET of HTTP/1.1, `Upgrade: websocket`, `Connection: upgrade`.
+    fn is_websocket(&self, request: &RequestLine<'_>) -> bool {
+        let named = self.upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
+        named && self.connection_upgrade && request.http_1_1 && request.method == "GET"
+    }
+
     /// RFC 9112 6.3. A length and a coding together, and a coding in HTTP/1.0, are how requests are
-    /// smuggled (6.1): both are refused. A WebSocket's handshake has no body (RFC 6455 4.1).
+    /// smuggled (6.1): both are refused.
     fn framing(&self, http_1_1: bool) -> Result<Framing, HeadError> {
-        let framing = match (self.content_length, self.chunked) {
-            (Some(_), true) => {
-                return Err(HeadError::Malformed("Content-Length and Transfer-Encoding together"));
-            }
-            (None, true) if !http_1_1 => {
-                return Err(HeadError::Malformed("Transfer-Encoding in HTTP/1.0"));
-            }
-            (None, true) => Framing::chunked(),
-            (length, false) => Framing::length(length.unwrap_or(0)),
-        };
-        if self.websocket && !framing.is_done() {
-            return Err(HeadError::Malformed("a WebSocket handshake with a body"));
+        match (self.content_length, self.chunked) {
+            (Some(_), true) => Err(HeadError::Malformed("Content-Length and Transfer-Encoding together")),
+            (None, true) if !http_1_1 => Err(HeadError::Malformed("Transfer-Encoding in HTTP/1.0")),
+            (None, true) => Ok(Framing::chunked()),
+            (length, false) => Ok(Framing::length(length.unwrap_or(0))),
         }
-        Ok(framing)
     }
 }
 
@@ -600,13 +609,31 @@ mod tests {
     }
 
     #[test]
-    fn only_a_websocket_without_a_body_counts_as_an_upgrade() {
-        assert!(get("Connection: Upgrade\r\nUpgrade: WebSocket\r\n").unwrap().websocket);
-        assert!(!get("Connection: Upgrade\r\nUpgrade: h2c\r\n").unwrap().websocket);
-        assert!(is_malformed(&get("Upgrade: websocket\r\nContent-Length: 3\r\n")));
-        assert!(is_malformed(&get("Upgrade: websocket\r\nTransfer-Encoding: chunked\r\n")));
-        let http_1_0 = b"GET / HTTP/1.0\r\nHost: a\r\nUpgrade: websocket\r\n\r\n";
-        assert!(!read(http_1_0).unwrap().websocket);
+    fn only_a_websocket_counts_as_an_upgrade() {
+        let cases = [
+            ("as browsers say it", "Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n", true),
+            ("another protocol", "Connection: Upgrade\r\nUpgrade: h2c\r\n", false),
+            ("two protocols", "Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n", false),
+            ("two fields", "Connection: Upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket\r\n", false),
+            ("no Connection", "Upgrade: websocket\r\n", false),
+            ("no Upgrade", "Connection: Upgrade\r\n", false),
+        ];
+        for (name, fields, expected) in cases {
+            assert_eq!(get(fields).unwrap().websocket, expected, "{name}");
+        }
+        let fields = "Host: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        for line in ["GET / HTTP/1.0", "POST / HTTP/1.1"] {
+            assert!(!read(format!("{line}\r\n{fields}").as_bytes()).unwrap().websocket, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_websocket_handshake_has_no_body() {
+        let handshake = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+        for framing in ["Content-Length: 3\r\n", "Transfer-Encoding: chunked\r\n"] {
+            assert!(is_malformed(&get(&format!("{handshake}{framing}"))), "{framing}");
+        }
+        assert!(get(&format!("{handshake}Content-Length: 0\r\n")).unwrap().websocket);
     }
 
     #[test]
