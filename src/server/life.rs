@@ -272,7 +272,7 @@ impl Drop for Record {
             user: session.map(|session| &*session.identity.user),
             duration: self.started.elapsed(),
             bytes_sent: self.bytes_sent,
-            user_agent: self.user_agent.as_ref().and_then(|value| value.to_str().ok()),
+            user_agent: self.user_agent.as_ref().and_then(|value| std::str::from_utf8(value.as_bytes()).ok()),
         });
     }
 }

@@ -136,3 +136,32 @@ fn an_answer_that_breaks_the_protocol_is_a_bad_gateway() {
         assert!(answer.contains("upstream_failed"), "{name}: {answer}");
     }
 }
+
+#[test]
+fn trailers_never_become_headers() {
+    let application = Application::echo();
+    let gateway = start(&public(application.address, ""));
+    let request = "POST / HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\nTrailer: X-Forwarded-User\r\n\
+                   Connection: close\r\n\r\n3\r\nabc\r\n0\r\nX-Forwarded-User: root\r\nX-Trailer: 1\r\n\r\n";
+    let answer = gateway.exchange(request);
+    let seen = seen(&answer);
+    assert!(seen.ends_with("body: 3"), "{seen}");
+    for name in ["trailer", "x-forwarded-user", "x-trailer"] {
+        assert_eq!(field(seen, name), None, "{name}");
+    }
+}
+
+#[test]
+fn early_hints_pass_without_cookies_and_before_the_answer() {
+    let application = Application::start(|connection, _| {
+        connection.send("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nSet-Cookie: portcullis=evil\r\n\r\n");
+        connection.answer("200 OK", "", "ok");
+    });
+    let gateway = start(&public(application.address, ""));
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.1\r\nHost: app.test\r\n\r\n");
+    let hints = client.read_head();
+    assert_eq!((status(&hints), field(&hints, "link")), (103, Some("</a.css>")));
+    assert_eq!(field(&hints, "set-cookie"), None);
+    assert_eq!(status(&client.read_answer()), 200);
+}
