@@ -22,15 +22,14 @@ use url::Url;
 use crate::clock::{Clock, UnixTime};
 use crate::oidc::authorize::LoginAttempt;
 use crate::oidc::exchange::{self, ClientAuth, CodeExchange, ExchangeError, TokenResponse};
-use crate::oidc::id_token::{self, Expected, IdTokenError};
-use crate::oidc::logout_token::{self, LogoutToken, LogoutTokenError};
+use crate::oidc::id_token::{self, Expected};
+use crate::oidc::logout_token::{self, LogoutToken};
 use crate::oidc::metadata::Metadata;
 use crate::oidc::revocation::{self, Revocation};
 use crate::oidc::userinfo::{self, PROTECTED, UserinfoError};
-use crate::oidc::{ClientId, Issuer, ProviderId, media_type};
+use crate::oidc::{ClientId, Issuer, ProviderId, TokenError, media_type};
 use crate::secret::Secret;
 use crate::telemetry::Events;
-use crate::token::verify::UnknownKey;
 use crate::token::{Algorithm, Claims, KeySet, jwk};
 use discovery::Discovery;
 use flight::Flight;
@@ -110,7 +109,7 @@ pub enum SignInError {
     Exchange(#[from] ExchangeError),
     /// The ID token was refused.
     #[error(transparent)]
-    IdToken(#[from] IdTokenError),
+    IdToken(#[from] TokenError),
     /// Userinfo was refused.
     #[error(transparent)]
     Userinfo(#[from] UserinfoError),
@@ -124,7 +123,7 @@ pub enum LogoutError {
     Unavailable(#[from] Unavailable),
     /// The token was refused.
     #[error(transparent)]
-    Token(#[from] LogoutTokenError),
+    Token(#[from] TokenError),
 }
 
 /// What a completed sign-in brought.
@@ -306,19 +305,19 @@ impl Inner {
     }
 
     /// ID-4: a token whose key is unknown fetches the key set once, and is then verified once more.
-    async fn with_newest_keys<T, E: UnknownKey>(
+    async fn with_newest_keys<T>(
         self: &Arc<Self>,
         origin: Origin,
-        verify: impl Fn(&KeySet) -> Result<T, E>,
-    ) -> Result<Result<T, E>, Unavailable> {
+        verify: impl Fn(&KeySet) -> Result<T, TokenError>,
+    ) -> Result<Result<T, TokenError>, Unavailable> {
         let verdict = verify(&self.keys.current());
-        let Some(kid) = verdict.as_ref().err().and_then(UnknownKey::unknown_key) else { return Ok(verdict) };
-        let fetched = self.fetch_newer_keys(origin, kid).await?;
+        let Err(TokenError::UnknownKey { kid }) = &verdict else { return Ok(verdict) };
+        let fetched = self.fetch_newer_keys(origin, kid.as_deref()).await?;
         let verdict = verify(&self.keys.current());
-        if let Some(kid) = verdict.as_ref().err().and_then(UnknownKey::unknown_key)
+        if let Err(TokenError::UnknownKey { kid }) = &verdict
             && fetched
         {
-            self.keys.refuse(origin, kid, self.clock.now());
+            self.keys.refuse(origin, kid.as_deref(), self.clock.now());
         }
         Ok(verdict)
     }
@@ -519,7 +518,7 @@ mod tests {
     }
 
     fn is_unknown_key(verdict: &Result<SignedIn, SignInError>) -> bool {
-        matches!(verdict, Err(SignInError::IdToken(IdTokenError::UnknownKey { .. })))
+        matches!(verdict, Err(SignInError::IdToken(TokenError::UnknownKey { .. })))
     }
 
     #[tokio::test]
@@ -630,10 +629,10 @@ mod tests {
         let bench = Bench::new().await;
         bench.op.change_claims(|claims| claims["nonce"] = json!("n11"));
         let verdict = bench.sign_in().await;
-        assert!(matches!(verdict, Err(SignInError::IdToken(IdTokenError::Rejected(_)))), "{verdict:?}");
+        assert!(matches!(verdict, Err(SignInError::IdToken(TokenError::Rejected(_)))), "{verdict:?}");
         bench.op.forge_signature();
         let verdict = bench.sign_in().await;
-        assert!(matches!(verdict, Err(SignInError::IdToken(IdTokenError::Rejected(_)))), "{verdict:?}");
+        assert!(matches!(verdict, Err(SignInError::IdToken(TokenError::Rejected(_)))), "{verdict:?}");
         assert_eq!((bench.op.count("jwks"), bench.op.count("userinfo")), (1, 0));
     }
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{ClientId, Issuer};
+use super::{ClientId, Issuer, TokenError};
 use crate::clock::UnixTime;
 use crate::secret::Secret;
 use crate::token::rules::{self, RuleError};
-use crate::token::verify::{UnknownKey, Verified, VerifyError};
+use crate::token::verify::Verified;
 use crate::token::{self, Algorithm, Claims, KeySet};
 
 /// What an ID token has to match.
@@ -28,61 +28,20 @@ pub struct Expected<'a> {
     pub leeway: Duration,
 }
 
-/// Why an ID token was refused.
-#[derive(Debug, thiserror::Error)]
-pub enum IdTokenError {
-    /// No key of the set fits: the caller may fetch the key set once and try again (ID-4).
-    #[error("no published key fits the ID token (kid {kid:?})")]
-    UnknownKey {
-        /// The token's key id, cut and cleaned.
-        kid: Option<String>,
-    },
-    /// Everything else; the text names the rule that failed and never holds the token.
-    #[error("{0}")]
-    Rejected(String),
-}
-
 /// How old an ID token may be at sign-in: as old as the login attempt that it answers (ID-10).
 pub const MAX_AGE: Duration = super::callback::ATTEMPT_LIFETIME;
-
-impl From<VerifyError> for IdTokenError {
-    fn from(error: VerifyError) -> Self {
-        match error {
-            VerifyError::NoKey { kid } => Self::UnknownKey { kid },
-            VerifyError::Malformed(_)
-            | VerifyError::Algorithm(_)
-            | VerifyError::Signature
-            | VerifyError::Payload => Self::Rejected(error.to_string()),
-        }
-    }
-}
-
-impl UnknownKey for IdTokenError {
-    fn unknown_key(&self) -> Option<Option<&str>> {
-        match self {
-            Self::UnknownKey { kid } => Some(kid.as_deref()),
-            Self::Rejected(_) => None,
-        }
-    }
-}
-
-impl From<RuleError> for IdTokenError {
-    fn from(error: RuleError) -> Self {
-        Self::Rejected(error.to_string())
-    }
-}
 
 /// Verifies signature and claims (ID-1 to ID-15), in the order of Core 3.1.3.7, except that the signature
 /// (6 to 8) comes first: until it holds, the claims are only what somebody wrote.
 ///
 /// # Errors
-/// [`IdTokenError`].
+/// [`TokenError`].
 pub fn verify(
     raw: &Secret<String>,
     keys: &KeySet,
     expected: &Expected<'_>,
     now: UnixTime,
-) -> Result<Claims, IdTokenError> {
+) -> Result<Claims, TokenError> {
     let token = token::verify::verify(raw.expose(), keys, expected.algorithms)?;
     check_claims(&token, expected, now)?;
     Ok(token.claims)
@@ -143,7 +102,7 @@ mod tests {
         claims
     }
 
-    fn verdict(token: String, keys: &KeySet) -> Result<Claims, IdTokenError> {
+    fn verdict(token: String, keys: &KeySet) -> Result<Claims, TokenError> {
         let expected = Expected {
             issuer: &Issuer("https://op.test".into()),
             client_id: &ClientId("client".into()),
@@ -183,22 +142,22 @@ mod tests {
         ];
         for (name, claims, told) in rows {
             let error = verdict(KEY.sign(&claims).unwrap(), &keys()).unwrap_err();
-            let IdTokenError::Rejected(text) = &error else { panic!("{name}: {error}") };
+            let TokenError::Rejected(text) = &error else { panic!("{name}: {error}") };
             assert!(text.contains(told), "{name}: {text}");
         }
         let header = json!({"alg": "ES256", "kid": "k1", "typ": "logout+jwt"}).to_string();
         let token = KEY.sign_parts(header.as_bytes(), claims().to_string().as_bytes()).unwrap();
-        assert!(matches!(verdict(token, &keys()), Err(IdTokenError::Rejected(_))), "ID-14 typ");
+        assert!(matches!(verdict(token, &keys()), Err(TokenError::Rejected(_))), "ID-14 typ");
     }
 
     #[test]
     fn an_unknown_key_is_told_apart_from_a_bad_signature() {
         let token = KEY.sign(&claims()).unwrap();
         let unknown = verdict(token.clone(), &KeySet::default()).unwrap_err();
-        assert!(matches!(unknown, IdTokenError::UnknownKey { kid: Some(kid) } if kid == "k1"));
+        assert!(matches!(unknown, TokenError::UnknownKey { kid: Some(kid) } if kid == "k1"));
         let stranger = SigningKey::generate(Algorithm::ES256, Some("k1")).unwrap();
         let bad = verdict(stranger.sign(&claims()).unwrap(), &keys()).unwrap_err();
-        assert!(matches!(bad, IdTokenError::Rejected(text) if text == "the signature is wrong"));
+        assert!(matches!(bad, TokenError::Rejected(text) if text == "the signature is wrong"));
     }
 
     #[test]

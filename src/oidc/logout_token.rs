@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ClientId, Issuer};
+use super::{ClientId, Issuer, TokenError};
 use crate::clock::UnixTime;
 use crate::secret::Secret;
 use crate::token::jws::Jws;
 use crate::token::rules::{self, RuleError};
-use crate::token::verify::{UnknownKey, Verified, VerifyError};
+use crate::token::verify::Verified;
 use crate::token::{self, Algorithm, Claims, KeySet};
 
 /// The most time between the making of a logout token and its coming (BC-3).
@@ -57,47 +57,6 @@ pub enum Whose {
     },
 }
 
-/// Why a logout token was refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LogoutTokenError {
-    /// No key of the set fits: the caller may fetch the key set and try again (ID-4).
-    #[error("no published key fits the logout token (kid {kid:?})")]
-    UnknownKey {
-        /// The token's key id, cut and cleaned.
-        kid: Option<String>,
-    },
-    /// Everything else; the text names the rule that failed and never holds the token.
-    #[error("{0}")]
-    Rejected(String),
-}
-
-impl From<VerifyError> for LogoutTokenError {
-    fn from(error: VerifyError) -> Self {
-        match error {
-            VerifyError::NoKey { kid } => Self::UnknownKey { kid },
-            VerifyError::Malformed(_)
-            | VerifyError::Algorithm(_)
-            | VerifyError::Signature
-            | VerifyError::Payload => Self::Rejected(error.to_string()),
-        }
-    }
-}
-
-impl UnknownKey for LogoutTokenError {
-    fn unknown_key(&self) -> Option<Option<&str>> {
-        match self {
-            Self::UnknownKey { kid } => Some(kid.as_deref()),
-            Self::Rejected(_) => None,
-        }
-    }
-}
-
-impl From<RuleError> for LogoutTokenError {
-    fn from(error: RuleError) -> Self {
-        Self::Rejected(error.to_string())
-    }
-}
-
 /// The issuer that an unverified token names: it only chooses whose keys are tried, and nothing is
 /// fetched for an issuer that is not configured (SF-3).
 #[must_use]
@@ -110,13 +69,13 @@ pub fn claimed_issuer(raw: &str) -> Option<Issuer> {
 /// Verifies signature and claims, in the order of Back-Channel Logout 2.6.
 ///
 /// # Errors
-/// [`LogoutTokenError`].
+/// [`TokenError`].
 pub fn verify(
     raw: &Secret<String>,
     keys: &KeySet,
     expected: &Expected<'_>,
     now: UnixTime,
-) -> Result<LogoutToken, LogoutTokenError> {
+) -> Result<LogoutToken, TokenError> {
     let token = token::verify::verify(raw.expose(), keys, expected.algorithms)?;
     Ok(check(&token, expected, now)?)
 }
@@ -183,7 +142,7 @@ mod tests {
         claims
     }
 
-    fn verdict(typ: Option<&str>, claims: &Value, strict: bool) -> Result<LogoutToken, LogoutTokenError> {
+    fn verdict(typ: Option<&str>, claims: &Value, strict: bool) -> Result<LogoutToken, TokenError> {
         let mut header = json!({"alg": "ES256", "kid": "k1"});
         if let Some(typ) = typ {
             header["typ"] = typ.into();

@@ -14,6 +14,9 @@ pub mod userinfo;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::token::rules::RuleError;
+use crate::token::verify::VerifyError;
+
 use crate::token::printable;
 
 /// The issuer identifier of a provider, compared byte for byte (ID-6).
@@ -30,6 +33,38 @@ pub struct ClientId(pub Arc<str>);
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct ProviderId(pub Arc<str>);
+
+/// Why an ID token or a logout token was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// No key of the set fits: the caller may fetch the key set once and try again (ID-4).
+    #[error("no published key fits the token (kid {kid:?})")]
+    UnknownKey {
+        /// The token's key id, cut and cleaned.
+        kid: Option<String>,
+    },
+    /// Everything else; the text names the rule that failed and never holds the token.
+    #[error("{0}")]
+    Rejected(String),
+}
+
+impl From<VerifyError> for TokenError {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::NoKey { kid } => Self::UnknownKey { kid },
+            VerifyError::Malformed(_)
+            | VerifyError::Algorithm(_)
+            | VerifyError::Signature
+            | VerifyError::Payload => Self::Rejected(error.to_string()),
+        }
+    }
+}
+
+impl From<RuleError> for TokenError {
+    fn from(error: RuleError) -> Self {
+        Self::Rejected(error.to_string())
+    }
+}
 
 impl fmt::Display for Issuer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

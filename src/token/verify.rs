@@ -126,12 +126,6 @@ pub enum VerifyError {
     Payload,
 }
 
-/// An error that may say: no key that is known so far fits.
-pub trait UnknownKey {
-    /// The token's key id where no known key fits, cut and cleaned: `Some(None)` for a token without one.
-    fn unknown_key(&self) -> Option<Option<&str>>;
-}
-
 /// Verifies a token's signature with one of `keys` and one of `algorithms`.
 ///
 /// Core 3.1.3.7 (6)-(8), RFC 8725 3.1 and 3.2: the algorithm comes from the allow-list, never from the
