@@ -8,7 +8,9 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -19,6 +21,7 @@ use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::drain::Drain;
@@ -72,7 +75,7 @@ impl Entrance {
 
 /// How a connection goes on after its wait for a request head.
 enum Next {
-    Head(Box<Head>),
+    Head(Head),
     /// The client left, or was idle for too long, or the server closes.
     Close,
     Refuse(HeadError),
@@ -104,20 +107,10 @@ impl Door {
     /// A permit is taken before a connection is accepted: above the limit clients wait in the
     /// system's queue.
     pub(super) async fn accept(self: Arc<Self>, entrance: Entrance) {
-        let runtime = tokio::runtime::Handle::current();
         let accepting = async {
             while let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await {
                 match entrance.listener.accept().await {
-                    Ok((stream, peer)) => {
-                        let connection = Arc::clone(&self).connect(
-                            stream,
-                            entrance.acceptor.clone(),
-                            peer,
-                            entrance.local_port,
-                            permit,
-                        );
-                        runtime.spawn(connection);
-                    }
+                    Ok((stream, peer)) => self.spawn(stream, peer, &entrance, permit),
                     Err(error) => {
                         tracing::warn!(event = "accept_failed", %error, "a connection could not be accepted");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -131,15 +124,22 @@ impl Door {
         }
     }
 
-    async fn connect(
-        self: Arc<Self>,
+    fn spawn(
+        self: &Arc<Self>,
         stream: TcpStream,
-        acceptor: Option<Acceptor>,
         peer: SocketAddr,
-        local_port: u16,
-        _permit: OwnedSemaphorePermit,
+        entrance: &Entrance,
+        permit: OwnedSemaphorePermit,
     ) {
-        let client = client(peer.ip(), local_port, acceptor.is_some());
+        let (door, acceptor) = (Arc::clone(self), entrance.acceptor.clone());
+        let client = client(peer.ip(), entrance.local_port, acceptor.is_some());
+        Handle::current().spawn(async move {
+            door.connect(stream, acceptor, client).await;
+            drop(permit);
+        });
+    }
+
+    async fn connect(&self, stream: TcpStream, acceptor: Option<Acceptor>, client: Arc<Client>) {
         // Failing is harmless: answers may come later by a few milliseconds.
         let _ = stream.set_nodelay(true);
         match self.secure(stream, acceptor).await {
@@ -162,9 +162,10 @@ impl Door {
     async fn serve(&self, mut wire: Box<Wire>, client: Arc<Client>) {
         let life = Arc::new(Life::new(Arc::clone(&self.drain)));
         // A client that connects and says nothing has less patience coming than one that came back.
-        let mut patience = self.head_timeout;
+        let patience = Patience::new(self.head_timeout);
+        let mut impatience = pin!(self.impatience(&patience));
         loop {
-            let head = match self.next_head(&mut wire, patience).await {
+            let head = match self.next_head(&mut wire, impatience.as_mut()).await {
                 Next::Head(head) => head,
                 Next::Close => return,
                 Next::Refuse(error) => return self.refuse(*wire, error, &client, &life).await,
@@ -176,13 +177,24 @@ impl Door {
                 Some(back) => wire = back,
                 None => return,
             }
-            patience = self.keepalive_timeout;
+            patience.last(self.keepalive_timeout);
         }
     }
 
-    /// Waits for the next request head: `patience` for its first byte, one deadline for all the rest.
-    async fn next_head(&self, wire: &mut Wire, patience: Duration) -> Next {
-        if wire.ahead().is_empty() && !self.read_first(wire, patience).await {
+    /// Resolves when the server closes, or when patience is over.
+    ///
+    /// One such wait lasts as long as its connection: a timer and a place in a list of waiters for
+    /// each request would cost more than reading the request.
+    async fn impatience(&self, patience: &Patience) {
+        tokio::select! {
+            () = self.drain.closing().cancelled() => {}
+            () = patience.end(self.keepalive_timeout) => {}
+        }
+    }
+
+    /// Waits for the next request head: impatiently for its first byte, then under one deadline.
+    async fn next_head(&self, wire: &mut Wire, impatience: Pin<&mut impl Future<Output = ()>>) -> Next {
+        if wire.ahead().is_empty() && !read_first(wire, impatience).await {
             return Next::Close;
         }
         let mut scanner = Scanner::default();
@@ -203,21 +215,11 @@ impl Door {
         }
     }
 
-    /// Waits for the first bytes of a head; says whether there are any.
-    async fn read_first(&self, wire: &mut Wire, patience: Duration) -> bool {
-        tokio::select! {
-            // The read first: a request that is there already is served, and the token's lock not touched.
-            biased;
-            read = timeout(patience, wire.read_ahead()) => matches!(read, Ok(Ok(1..))),
-            () = self.drain.closing().cancelled() => false,
-        }
-    }
-
     /// One request and its answer. Gives the wire back where another request may follow.
     async fn exchange(
         &self,
         mut wire: Box<Wire>,
-        head: Box<Head>,
+        head: Head,
         life: &Arc<Life>,
         client: &Arc<Client>,
     ) -> Option<Box<Wire>> {
@@ -226,23 +228,21 @@ impl Door {
         wire.begin(head.framing);
         let record = Record::new(&self.events, Arc::clone(client), Arc::clone(life), head.method);
         let id = record.id;
-        let exchange = Exchange::new(*head, record, Arc::clone(life));
+        let exchange = Exchange::new(head, record, Arc::clone(life));
         let mut session = ServerSession::new_http1(Box::new(Transport::new(wire, Arc::clone(life))));
         session.set_pipelined_prefix(bytes);
         session.set_connection_user_context(Some(Box::new(exchange)));
         // Whatever Pingora gives back is dropped in here: the wire comes back by that.
         let answer = async { self.proxy.process_new_http(session, &self.shutdown).await.is_some() };
         let answered = life.live(answer).await;
-        let wire = *life.take_back()?;
+        let mut wire = life.take_back()?;
         match answered {
             // Where the two framings differ, the connection has no next request.
-            Ok(true) if wire.is_between_requests() && !self.drain.closing().is_cancelled() => {
-                return Some(Box::new(wire));
-            }
-            Err(Cut::NoAnswer) => write_and_close(wire, Answer::SLOW_UPSTREAM.text(&id).as_bytes()).await,
+            Ok(true) if wire.is_between_requests() && !self.drain.is_closing() => return Some(wire),
+            Err(Cut::NoAnswer) => write_and_close(*wire, Answer::SLOW_UPSTREAM.text(&id).as_bytes()).await,
             Ok(_) | Err(Cut::SessionEnded | Cut::Silent) => {
-                let linger = !wire.is_between_requests() && !life.is_tunnel();
-                close(wire, linger).await;
+                let may_still_send = !wire.is_between_requests() || !wire.ahead().is_empty();
+                close(*wire, may_still_send && !life.is_tunnel()).await;
             }
         }
         None
@@ -253,19 +253,62 @@ impl Door {
         let answer = Answer::of(error);
         record.refusal = Some(answer.refusal);
         record.status = answer.status;
-        let id = record.id;
-        tracing::debug!(event = "request_head_refused", request_id = %id, reason = %error);
-        write_and_close(wire, answer.text(&id).as_bytes()).await;
+        record.tell("", "");
+        tracing::debug!(event = "request_head_refused", request_id = %record.id, reason = %error);
+        write_and_close(wire, answer.text(&record.id).as_bytes()).await;
     }
 
     /// `OPTIONS *` asks the server itself, and never an upstream (PP-2).
     async fn answer_asterisk(&self, wire: Wire, head: &Head, client: &Arc<Client>, life: &Arc<Life>) {
         let mut record = Record::new(&self.events, Arc::clone(client), Arc::clone(life), head.method);
         record.status = 204;
-        record.host = Some(head.host.clone());
+        record.tell(head.host.name(), "*");
         let allow = METHODS.join(", ");
         let text = format!("HTTP/1.1 204 No Content\r\nAllow: {allow}\r\nConnection: close\r\n\r\n");
         write_and_close(wire, text.as_bytes()).await;
+    }
+}
+
+/// Until when a connection may be idle.
+struct Patience {
+    opened: Instant,
+    /// Milliseconds since `opened`.
+    ends: AtomicU64,
+}
+
+impl Patience {
+    fn new(time: Duration) -> Self {
+        let patience = Self { opened: Instant::now(), ends: AtomicU64::new(0) };
+        patience.last(time);
+        patience
+    }
+
+    /// Lasts so long from now on.
+    fn last(&self, time: Duration) {
+        let ends = u64::try_from((self.opened.elapsed() + time).as_millis()).unwrap_or(u64::MAX);
+        self.ends.store(ends, Ordering::Relaxed);
+    }
+
+    /// Waits for its end, which may move meanwhile; `at_least_every` is when that is looked at.
+    async fn end(&self, at_least_every: Duration) {
+        loop {
+            let ends = Duration::from_millis(self.ends.load(Ordering::Relaxed));
+            let left = ends.saturating_sub(self.opened.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left.min(at_least_every)).await;
+        }
+    }
+}
+
+/// Waits for the first bytes of a head; says whether there are any.
+async fn read_first(wire: &mut Wire, impatience: Pin<&mut impl Future<Output = ()>>) -> bool {
+    tokio::select! {
+        // The read first: a request that is there already is served.
+        biased;
+        read = wire.read_ahead() => matches!(read, Ok(1..)),
+        () = impatience => false,
     }
 }
 
@@ -312,7 +355,7 @@ fn client(address: IpAddr, local_port: u16, tls: bool) -> Arc<Client> {
 
 fn parse(bytes: &[u8], limits: Limits) -> Next {
     match head::parse(bytes, limits) {
-        Ok(head) => Next::Head(Box::new(head)),
+        Ok(head) => Next::Head(head),
         Err(error) => Next::Refuse(error),
     }
 }

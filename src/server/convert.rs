@@ -62,12 +62,35 @@ pub(super) fn to_upstream(request: &mut RequestHeader, forwarded: &Forwarded<'_>
     set_forwarded(request, forwarded)?;
     request.insert_header("X-Request-Id", forwarded.id.to_string())?;
     for (name, value) in plan.session().iter().flat_map(|session| &session.headers) {
-        request.insert_header(name, value)?;
+        match as_written(name) {
+            Some(name) => request.insert_header(name, value)?,
+            None => request.insert_header(name, value)?,
+        }
     }
     if let Some(token) = plan.access_token() {
         request.insert_header(ACCESS_TOKEN_HEADER, token)?;
     }
     Ok(())
+}
+
+/// The usual spelling of the usual names: applications don't care, people who read dumps do, and it
+/// saves a copy of the name.
+fn as_written(name: &HeaderName) -> Option<&'static str> {
+    Some(match name.as_str() {
+        "x-forwarded-user" => "X-Forwarded-User",
+        "x-forwarded-email" => "X-Forwarded-Email",
+        "x-forwarded-groups" => "X-Forwarded-Groups",
+        "x-forwarded-preferred-username" => "X-Forwarded-Preferred-Username",
+        "x-auth-request-user" => "X-Auth-Request-User",
+        "x-auth-request-email" => "X-Auth-Request-Email",
+        "x-auth-request-groups" => "X-Auth-Request-Groups",
+        "x-auth-request-preferred-username" => "X-Auth-Request-Preferred-Username",
+        "remote-user" => "Remote-User",
+        "remote-email" => "Remote-Email",
+        "remote-groups" => "Remote-Groups",
+        "remote-name" => "Remote-Name",
+        _ => return None,
+    })
 }
 
 /// IH-1, IH-2, IH-9: on every path, for everybody, also where the gateway sets none itself.
@@ -107,10 +130,20 @@ fn set_host(request: &mut RequestHeader, forwarded: &Forwarded<'_>) -> Result<()
         return request.insert_header(HOST, forwarded.upstream_host);
     }
     let as_sent = request.headers.get(HOST).map(HeaderValue::as_bytes);
-    if as_sent == Some(forwarded.host.name().as_bytes()) && forwarded.host.port().is_none() {
+    if as_sent.is_some_and(|sent| is_canonical(sent, forwarded.host)) {
         return Ok(());
     }
     request.insert_header(HOST, forwarded.host.to_string())
+}
+
+/// Whether a `Host` field is, byte for byte, what [`Host`] would be written as.
+fn is_canonical(sent: &[u8], host: &Host) -> bool {
+    let Some(rest) = sent.strip_prefix(host.name().as_bytes()) else { return false };
+    match (rest.strip_prefix(b":"), host.port()) {
+        (None, None) => rest.is_empty(),
+        (Some(digits), Some(_)) => !digits.starts_with(b"0"),
+        _ => false,
+    }
 }
 
 fn set_forwarded(request: &mut RequestHeader, forwarded: &Forwarded<'_>) -> Result<()> {

@@ -62,6 +62,11 @@ impl Drain {
         &self.closing
     }
 
+    /// Whether that has happened.
+    pub(super) fn is_closing(&self) -> bool {
+        *self.shutdown.borrow()
+    }
+
     /// What Pingora wants to know of a shutdown.
     pub(super) fn shutdown_watch(&self) -> watch::Receiver<bool> {
         self.shutdown.subscribe()

@@ -69,9 +69,7 @@ enum Verdict {
 
 impl Exchange {
     /// The request whose head was read.
-    pub(super) fn new(head: Head, mut record: Record, life: Arc<Life>) -> Self {
-        record.host = Some(head.host.clone());
-        record.target = Some(head.target.clone());
+    pub(super) fn new(head: Head, record: Record, life: Arc<Life>) -> Self {
         Self {
             record,
             life,
@@ -98,6 +96,13 @@ impl Exchange {
     }
 }
 
+/// However it ended: with its answer, cut, or in a panic.
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.record.tell(self.host.name(), self.target.path());
+    }
+}
+
 impl Edge {
     /// The filters of a gateway.
     pub(super) const fn new(gateway: Arc<Gateway>, upstreams: Arc<Upstreams>) -> Self {
@@ -106,7 +111,8 @@ impl Edge {
 
     async fn verdict(&self, session: &mut Session, exchange: &mut Exchange) -> Verdict {
         match endpoints::find(&self.gateway.settings().paths, &exchange.target) {
-            Some(endpoint) => self.call(endpoint, session, exchange).await,
+            // Boxed, as every way but the one to an upstream: that one stays small.
+            Some(endpoint) => Box::pin(self.call(endpoint, session, exchange)).await,
             None => self.decide(session.req_header(), exchange).await,
         }
     }
@@ -120,7 +126,7 @@ impl Edge {
                 exchange.record.plan = Some(plan);
                 Verdict::Forward
             }
-            Err(refusal) => self.refuse(head, exchange, refusal).await,
+            Err(refusal) => Box::pin(self.refuse(head, exchange, refusal)).await,
         }
     }
 
@@ -407,11 +413,13 @@ impl ProxyHttp for Edge {
         ctx: &mut Self::CTX,
     ) -> Result<()> {
         let exchange = exchange_of(ctx)?;
-        if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+        let agreed = answer.status == StatusCode::SWITCHING_PROTOCOLS;
+        if agreed {
             exchange.life.become_tunnel();
             session.set_read_timeout(None);
         }
-        if answer.status == StatusCode::SWITCHING_PROTOCOLS || !answer.status.is_informational() {
+        if agreed || !answer.status.is_informational() {
+            exchange.life.note_answer();
             exchange.record.status = answer.status.as_u16();
         }
         convert::to_client(answer, exchange.record.plan.as_ref())
@@ -424,7 +432,11 @@ impl ProxyHttp for Edge {
         _end_of_stream: bool,
         ctx: &mut Self::CTX,
     ) -> Result<Option<Duration>> {
-        exchange_of(ctx)?.record.bytes_sent += body.as_ref().map_or(0, Bytes::len);
+        let exchange = exchange_of(ctx)?;
+        exchange.record.bytes_sent += body.as_ref().map_or(0, Bytes::len);
+        if exchange.websocket {
+            exchange.life.note_traffic();
+        }
         Ok(None)
     }
 

@@ -6,8 +6,10 @@
 use std::borrow::Cow;
 
 use bytes::{Buf as _, BytesMut};
+use memchr::memchr;
 
 use super::body::Framing;
+use super::scan::is_field_text;
 use crate::web::host::HostError;
 use crate::web::target::{TargetError, split_absolute_form};
 use crate::web::{Host, Target};
@@ -121,7 +123,7 @@ impl Scanner {
     /// byte by byte costs no more than one that comes whole.
     ///
     /// # Errors
-    /// [`HeadError`] as soon as it is certain: a line that does not end in CRLF, a NUL, too many bytes.
+    /// [`HeadError`] as soon as it is certain: a line that does not end in CRLF, too many bytes.
     pub(super) fn find_end(
         &mut self,
         bytes: &mut BytesMut,
@@ -131,16 +133,17 @@ impl Scanner {
             bytes.advance(2);
             self.seen = 0;
         }
-        while let Some(&byte) = bytes.get(self.seen) {
-            match byte {
-                b'\n' if !ends_with_cr(bytes, self.seen) => {
-                    return Err(HeadError::Malformed("a line ends without CR"));
-                }
-                b'\n' if is_blank_line(bytes, self.seen) => return bounded(self.seen + 1, limits).map(Some),
-                0 => return Err(HeadError::Malformed("a NUL byte in the head")),
-                _ => self.seen += 1,
+        while let Some(line) = memchr(b'\n', bytes.get(self.seen..).unwrap_or_default()) {
+            let line_feed = self.seen + line;
+            if !ends_with_cr(bytes, line_feed) {
+                return Err(HeadError::Malformed("a line ends without CR"));
             }
+            if is_blank_line(bytes, line_feed) {
+                return bounded(line_feed + 1, limits).map(Some);
+            }
+            self.seen = line_feed + 1;
         }
+        self.seen = bytes.len();
         if bytes.len() < limits.bytes {
             return Ok(None);
         }
@@ -188,7 +191,7 @@ impl<'a> Iterator for Lines<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
-        let end = self.rest.iter().position(|&byte| byte == b'\n')?;
+        let end = memchr(b'\n', self.rest)?;
         let (line, rest) = self.rest.split_at(end);
         self.rest = rest.get(1..).unwrap_or_default();
         // A line without its CR keeps its last byte and is refused by the grammar of the line.
@@ -276,16 +279,13 @@ impl<'a> Fields<'a> {
         if self.count > limits.fields {
             return Err(HeadError::TooLarge);
         }
-        let Some(colon) = line.iter().position(|&byte| byte == b':') else {
-            return Err(HeadError::Malformed("a header field without a colon"));
+        // Folded lines start with white space, which is in no token; nor is a colon.
+        let end = line.iter().position(|&byte| !is_token_byte(byte)).unwrap_or(line.len());
+        let (name, rest) = line.split_at(end);
+        let Some(value) = rest.strip_prefix(b":").filter(|_| !name.is_empty()) else {
+            return Err(HeadError::Malformed("a header field is not a name, a colon and a value"));
         };
-        let (name, value) = line.split_at(colon);
-        let value = value.get(1..).unwrap_or_default();
-        // Folded lines start with white space, which is in no token.
-        if !is_token(name) {
-            return Err(HeadError::Malformed("a header field's name is not a token"));
-        }
-        if !value.iter().all(|&byte| is_field_byte(byte)) {
+        if !is_field_text(value) {
             return Err(HeadError::Malformed("a header field holds a control character"));
         }
         self.interpret(name, value.trim_ascii())
@@ -394,13 +394,21 @@ fn is_token(bytes: &[u8]) -> bool {
 }
 
 fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    TOKEN_BYTES.get(usize::from(byte)).is_some_and(|is_token| *is_token)
 }
 
-/// RFC 9110 5.5: HTAB, SP, visible characters and bytes above ASCII.
-const fn is_field_byte(byte: u8) -> bool {
-    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
-}
+const TOKEN_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte.is_ascii() {
+        table[byte as usize] = matches!(
+            byte,
+            b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'0'..=b'9' | b'A'..=b'Z' | b'^'..=b'z' | b'|' | b'~'
+        );
+        byte += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {
@@ -461,7 +469,6 @@ mod tests {
             ("bare line feeds throughout", b"GET / HTTP/1.1\nHost: a\n\n"),
             ("one bare line feed", b"GET / HTTP/1.1\r\nHost: a\n"),
             ("an empty line of a bare line feed", b"\nGET / HTTP/1.1\r\n"),
-            ("NUL in a value", b"GET / HTTP/1.1\r\nX: a\0"),
         ];
         for (name, bytes) in cases {
             let found = Scanner::default().find_end(&mut BytesMut::from(*bytes), LIMITS);
@@ -540,6 +547,14 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_of_a_token_are_those_of_the_specification() {
+        let expected = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        for byte in 0..=u8::MAX {
+            assert_eq!(is_token_byte(byte), expected(byte), "{byte}");
+        }
+    }
+
+    #[test]
     fn a_field_is_a_token_a_colon_and_text() {
         let cases = [
             ("folded", "X-A: 1\r\n X-Auth-User: root\r\n"),
@@ -551,6 +566,7 @@ mod tests {
             ("no colon", "X-A\r\n"),
             ("bare CR in a value", "X-A: 1\rX-B: 2\r\n"),
             ("control character in a value", "X-A: \u{1}\r\n"),
+            ("NUL in a value", "X-A: a\0b\r\n"),
             ("DEL in a value", "X-A: \u{7f}\r\n"),
             ("UTF-8 in a name", "X-\u{e4}: 1\r\n"),
         ];

@@ -2,8 +2,8 @@
 //!
 //! A request ends with its answer, or before that when its session ends or its WebSocket falls
 //! silent: [`Life::live`] races the work against both. Dropping the work skips Pingora's own
-//! `logging` phase, so the access event is written by the drop of its [`Record`]: once for each
-//! request, also for one that was cancelled or panicked.
+//! `logging` phase, so the access event, of which [`Record`] knows most, is written when the exchange
+//! is dropped: once for each request, also for one that was cancelled or panicked.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ use super::transport::Wire;
 use crate::gateway::{ForwardPlan, Refusal};
 use crate::telemetry::Events;
 use crate::telemetry::events::{Access, InFlight};
-use crate::web::{Host, RequestId, Target};
+use crate::web::RequestId;
 
 /// Why a request was ended before its answer was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,7 @@ pub(super) struct Life {
     /// Milliseconds since `opened`.
     last_traffic: AtomicU64,
     tunnel: AtomicBool,
+    answered: AtomicBool,
     request: Mutex<InProgress>,
     cut: OnceLock<Cut>,
     returned: Mutex<Option<Box<Wire>>>,
@@ -56,9 +57,9 @@ struct InProgress {
 /// How long a WebSocket may be silent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Silence {
-    /// Until the upstream agrees to it.
+    /// Until the upstream agrees to it; within the answer, where it doesn't.
     pub(super) before: Duration,
-    /// From then on.
+    /// Once it has agreed.
     pub(super) after: Duration,
 }
 
@@ -69,6 +70,7 @@ impl Life {
             opened: Instant::now(),
             last_traffic: AtomicU64::new(0),
             tunnel: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
             request: Mutex::default(),
             cut: OnceLock::new(),
             returned: Mutex::default(),
@@ -79,6 +81,7 @@ impl Life {
     /// WebSocket never ends by itself, so no drain waits for one.
     pub(super) fn begin(self: &Arc<Self>) -> Counted {
         *lock(&self.request) = InProgress::default();
+        self.answered.store(false, Ordering::Relaxed);
         self.drain.enter();
         Counted(Arc::clone(self))
     }
@@ -94,9 +97,14 @@ impl Life {
         lock(&self.request).silence = Some(silence);
     }
 
+    /// The upstream's answer begins.
+    pub(super) fn note_answer(&self) {
+        self.note_traffic();
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
     /// The upstream agreed to a WebSocket: what follows is not HTTP.
     pub(super) fn become_tunnel(&self) {
-        self.note_traffic();
         if !self.tunnel.swap(true, Ordering::Relaxed) {
             self.drain.leave();
         }
@@ -107,7 +115,7 @@ impl Life {
         self.tunnel.load(Ordering::Relaxed)
     }
 
-    /// Something went through the tunnel.
+    /// Something of a WebSocket, or of the answer in its place, went through.
     pub(super) fn note_traffic(&self) {
         let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_traffic.store(now, Ordering::Relaxed);
@@ -148,10 +156,11 @@ impl Life {
 
     async fn silence(&self) -> Cut {
         let Silence { before, after } = poll_fn(|_| ready_when_set(lock(&self.request).silence)).await;
-        let agreed = poll_fn(|_| if self.is_tunnel() { Poll::Ready(()) } else { Poll::Pending });
-        if tokio::time::timeout(before, agreed).await.is_err() {
+        let answered = poll_fn(|_| ready_when_set(self.answered.load(Ordering::Relaxed).then_some(())));
+        if tokio::time::timeout(before, answered).await.is_err() {
             return Cut::NoAnswer;
         }
+        let after = if self.is_tunnel() { after } else { before };
         while let Some(left) = after.checked_sub(self.silent_for()).filter(|left| !left.is_zero()) {
             tokio::time::sleep(left).await;
         }
@@ -200,7 +209,7 @@ pub(super) struct Client {
     pub(super) tls: bool,
 }
 
-/// What the access event says; written when this is dropped.
+/// What the access event says, but for the host and path.
 pub(super) struct Record {
     events: Events,
     _in_flight: InFlight,
@@ -211,10 +220,6 @@ pub(super) struct Record {
     pub(super) id: RequestId,
     /// The method; empty where the head was not understood.
     pub(super) method: &'static str,
-    /// The canonical host.
-    pub(super) host: Option<Host>,
-    /// The canonical target.
-    pub(super) target: Option<Target>,
     /// The status; 0 while no answer was begun.
     pub(super) status: u16,
     /// Bytes of body sent.
@@ -237,8 +242,6 @@ impl Record {
             life,
             id: RequestId::new(),
             method,
-            host: None,
-            target: None,
             status: 0,
             bytes_sent: 0,
             refusal: None,
@@ -251,10 +254,9 @@ impl Record {
     pub(super) const fn client(&self) -> &Arc<Client> {
         &self.client
     }
-}
 
-impl Drop for Record {
-    fn drop(&mut self) {
+    /// Writes the access event.
+    pub(super) fn tell(&mut self, host: &str, path: &str) {
         if self.life.cut.get() == Some(&Cut::NoAnswer) {
             self.status = Refusal::UpstreamTimeout.status().as_u16();
             self.refusal = Some(Refusal::UpstreamTimeout);
@@ -264,8 +266,8 @@ impl Drop for Record {
             request_id: &self.id,
             client: self.client.address,
             method: self.method,
-            host: self.host.as_ref().map_or("", Host::name),
-            path: self.target.as_ref().map_or("", Target::path),
+            host,
+            path,
             status: self.status,
             route: self.plan.as_ref().map(|plan| &*plan.route().name),
             refusal: self.refusal.map(Refusal::code),

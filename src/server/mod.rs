@@ -16,6 +16,7 @@ mod edge;
 mod head;
 mod keys;
 mod life;
+mod scan;
 mod tls;
 mod transport;
 mod upstream;

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::header::{HeaderValue, InvalidHeaderValue};
-use pingora::protocols::ALPN;
 use pingora::protocols::tls::CaType;
+use pingora::protocols::{ALPN, TcpKeepalive};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::utils::tls::{WrappedX509, parse_x509};
 use rustls::RootCertStore;
@@ -21,8 +21,14 @@ use tokio::sync::Notify;
 use super::tls::{TlsError, load_certificates};
 use crate::route::{Upstream, UpstreamId};
 
-/// How long an idle connection to an upstream is kept for the next request.
-const IDLE_CONNECTION: Duration = Duration::from_mins(1);
+/// What finds out that the other side of an idle connection is gone without a word. There is no timer
+/// for idle connections: the upstream closes them when it wants, and their number is bounded.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive {
+    idle: Duration::from_mins(1),
+    interval: Duration::from_secs(10),
+    count: 3,
+    user_timeout: Duration::ZERO,
+};
 
 /// How long an address that refused a connection is passed over while another is left.
 const PASS_OVER_MILLIS: u64 = 10_000;
@@ -219,7 +225,7 @@ impl Destination {
         peer.options.total_connection_timeout = Some(settings.connect_timeout);
         peer.options.read_timeout = Some(settings.read_timeout);
         peer.options.write_timeout = Some(settings.read_timeout);
-        peer.options.idle_timeout = Some(IDLE_CONNECTION);
+        peer.options.tcp_keepalive = Some(KEEPALIVE);
         Arc::new(Address { peer, socket: address, failed_at: AtomicU64::new(0) })
     }
 }

@@ -27,6 +27,8 @@ pub(super) fn prepare(peer: &mut HttpPeer) {
     // Groups of HTTP connections count from 0.
     peer.group_key = !peer.group_key;
     peer.options.idle_timeout = Some(Duration::ZERO);
+    // What ends a dead one is the limit on its silence.
+    peer.options.tcp_keepalive = None;
 }
 
 #[derive(Debug)]

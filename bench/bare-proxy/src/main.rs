@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use mimalloc::MiMalloc;
 use pingora::Result;
 use pingora::proxy::{ProxyHttp, Session, http_proxy_service};
 use pingora::server::Server;
@@ -17,6 +18,9 @@ use pingora::upstreams::peer::HttpPeer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 struct Bare {
     upstream: SocketAddr,

@@ -85,6 +85,35 @@ fn an_application_that_does_not_take_a_websocket_answers_like_any_other() {
 }
 
 #[test]
+fn an_answer_instead_of_a_websocket_flows_as_long_as_it_flows() {
+    let application = Application::start(|connection, _| {
+        connection.send("HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n");
+        for _ in 0..20 {
+            std::thread::park_timeout(Duration::from_millis(100));
+            connection.send(".");
+        }
+    });
+    // Half the time that the whole answer takes, ten times the pause between its parts.
+    let gateway = start(&public(application.address, "read_timeout = \"1s\""));
+    let mut client = gateway.connect();
+    client.send(UPGRADE);
+    assert!(client.read_answer().ends_with(&".".repeat(20)));
+}
+
+#[test]
+fn an_answer_instead_of_a_websocket_that_stops_flowing_is_ended() {
+    let (_never, wait) = channel::<()>();
+    let wait = Mutex::new(wait);
+    let application = Application::start(move |connection, _| {
+        connection.send("HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n.");
+        let _ = wait.lock().unwrap().recv_timeout(Duration::from_secs(30));
+    });
+    let gateway = start(&public(application.address, "read_timeout = \"1s\""));
+    let answer = gateway.exchange(UPGRADE);
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\n."), "{answer}");
+}
+
+#[test]
 fn a_silent_websocket_is_ended_and_a_lively_one_is_not() {
     let application = echoing_websocket();
     let gateway = start(&public(application.address, "idle_timeout = \"1s\"\nread_timeout = \"1s\""));
