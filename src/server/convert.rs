@@ -4,12 +4,15 @@
 //! IH-2, IH-9, SC-14), which of an upstream's never reach a client (SC-14), what is set anew. Does no
 //! I/O.
 
+use std::mem;
+
 use http::HeaderMap;
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, SET_COOKIE,
 };
-use pingora::Result;
+use http::request::Parts;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::{ErrorType, OrErr as _, Result};
 
 use super::life::Client;
 use crate::gateway::ForwardPlan;
@@ -19,6 +22,12 @@ use crate::web::client_addr::is_proxy_header;
 use crate::web::{Host, Reply, RequestId, Target, cookie};
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// How many the gateway sets besides those that tell who is asking: the four above and the token's.
+const OWN_HEADERS: usize = 5;
 const PRIVATE: HeaderValue = HeaderValue::from_static("private");
 
 /// What a request to an upstream is made of.
@@ -48,73 +57,74 @@ pub(super) fn answer(reply: &Reply) -> Result<Box<ResponseHeader>> {
     Ok(Box::new(head))
 }
 
+/// Takes a client's own spelling of its field names away: they go on in lower case, as those of HTTP/2
+/// clients do. Pingora keeps the spelling in a second map beside the fields, and pays for it at each
+/// step (docs/decisions/0007).
+pub(super) fn forget_spelling(request: &mut RequestHeader) {
+    with_parts(request, |_| ());
+}
+
+/// Lets `change` have the fields themselves.
+fn with_parts<T>(request: &mut RequestHeader, change: impl FnOnce(&mut HeaderMap) -> T) -> T {
+    let (empty, ()) = http::Request::new(()).into_parts();
+    let mut parts = Parts::from(mem::replace(request, empty.into()));
+    let changed = change(&mut parts.headers);
+    *request = parts.into();
+    changed
+}
+
 /// Makes a client's request the one that the upstream gets. Pingora has removed hop-by-hop fields
 /// and what `Connection` names before; what is set here nobody can have removed (IH-4).
 ///
 /// # Errors
-/// When Pingora can't hold it.
+/// When a value can't stand in a header, or Pingora can't hold the target.
 pub(super) fn to_upstream(request: &mut RequestHeader, forwarded: &Forwarded<'_>) -> Result<()> {
+    with_parts(request, |headers| change_headers(headers, forwarded))?;
+    set_target(request, forwarded.target)
+}
+
+fn change_headers(headers: &mut HeaderMap, forwarded: &Forwarded<'_>) -> Result<()> {
     let plan = forwarded.plan;
-    strip(request, forwarded.headers, plan.route().forward_authorization);
-    keep_foreign_cookies(request)?;
-    set_target(request, forwarded.target)?;
-    set_host(request, forwarded)?;
-    set_forwarded(request, forwarded)?;
-    request.insert_header("X-Request-Id", forwarded.id.to_string())?;
-    for (name, value) in plan.session().iter().flat_map(|session| &session.headers) {
-        match as_written(name) {
-            Some(name) => request.insert_header(name, value)?,
-            None => request.insert_header(name, value)?,
-        }
+    strip(headers, forwarded.headers, plan.route().forward_authorization);
+    keep_foreign_cookies(headers);
+    let identity = plan.session().map_or(&[][..], |session| &session.headers);
+    // Growing step by step would sort everything in anew each time.
+    headers.reserve(OWN_HEADERS + identity.len());
+    set_host(headers, forwarded)?;
+    set_forwarded(headers, forwarded)?;
+    headers.insert(X_REQUEST_ID, value(forwarded.id.to_string())?);
+    for (name, value) in identity {
+        headers.insert(name, value.clone());
     }
     if let Some(token) = plan.access_token() {
-        request.insert_header(ACCESS_TOKEN_HEADER, token)?;
+        headers.insert(ACCESS_TOKEN_HEADER, token.clone());
     }
     Ok(())
 }
 
-/// The usual spelling of the usual names: applications don't care, people who read dumps do, and it
-/// saves a copy of the name.
-fn as_written(name: &HeaderName) -> Option<&'static str> {
-    Some(match name.as_str() {
-        "x-forwarded-user" => "X-Forwarded-User",
-        "x-forwarded-email" => "X-Forwarded-Email",
-        "x-forwarded-groups" => "X-Forwarded-Groups",
-        "x-forwarded-preferred-username" => "X-Forwarded-Preferred-Username",
-        "x-auth-request-user" => "X-Auth-Request-User",
-        "x-auth-request-email" => "X-Auth-Request-Email",
-        "x-auth-request-groups" => "X-Auth-Request-Groups",
-        "x-auth-request-preferred-username" => "X-Auth-Request-Preferred-Username",
-        "remote-user" => "Remote-User",
-        "remote-email" => "Remote-Email",
-        "remote-groups" => "Remote-Groups",
-        "remote-name" => "Remote-Name",
-        _ => return None,
-    })
-}
-
 /// IH-1, IH-2, IH-9: on every path, for everybody, also where the gateway sets none itself.
-fn strip(request: &mut RequestHeader, table: &HeaderTable, forward_authorization: bool) {
+fn strip(headers: &mut HeaderMap, table: &HeaderTable, forward_authorization: bool) {
     let is_stripped = |name: &HeaderName| {
         table.is_stripped(name.as_str())
             || is_proxy_header(name.as_str())
             || (*name == AUTHORIZATION && !forward_authorization)
     };
     // Most requests have none of them, and then nothing is allocated.
-    let stripped: Vec<_> = request.headers.keys().filter(|name| is_stripped(name)).cloned().collect();
+    let stripped: Vec<_> = headers.keys().filter(|name| is_stripped(name)).cloned().collect();
     for name in stripped {
-        request.remove_header(&name);
+        headers.remove(name);
     }
 }
 
 /// SC-14: the gateway's cookies stay with the gateway.
-fn keep_foreign_cookies(request: &mut RequestHeader) -> Result<()> {
-    if !request.headers.contains_key(COOKIE) {
-        return Ok(());
+fn keep_foreign_cookies(headers: &mut HeaderMap) {
+    if !headers.contains_key(COOKIE) {
+        return;
     }
-    let kept = cookie::without(&request.headers, is_ours);
-    request.remove_header(&COOKIE);
-    kept.map_or(Ok(()), |kept| request.insert_header(COOKIE, kept))
+    match cookie::without(headers, is_ours) {
+        Some(kept) => drop(headers.insert(COOKIE, kept)),
+        None => drop(headers.remove(COOKIE)),
+    }
 }
 
 /// PP-1: what was matched is what is sent.
@@ -125,15 +135,16 @@ fn set_target(request: &mut RequestHeader, target: &Target) -> Result<()> {
     request.set_raw_path(target.as_str().as_bytes())
 }
 
-fn set_host(request: &mut RequestHeader, forwarded: &Forwarded<'_>) -> Result<()> {
+fn set_host(headers: &mut HeaderMap, forwarded: &Forwarded<'_>) -> Result<()> {
     if !forwarded.plan.route().keep_host {
-        return request.insert_header(HOST, forwarded.upstream_host);
-    }
-    let as_sent = request.headers.get(HOST).map(HeaderValue::as_bytes);
-    if as_sent.is_some_and(|sent| is_canonical(sent, forwarded.host)) {
+        headers.insert(HOST, forwarded.upstream_host.clone());
         return Ok(());
     }
-    request.insert_header(HOST, forwarded.host.to_string())
+    let as_sent = headers.get(HOST).map(HeaderValue::as_bytes);
+    if !as_sent.is_some_and(|sent| is_canonical(sent, forwarded.host)) {
+        headers.insert(HOST, value(forwarded.host.to_string())?);
+    }
+    Ok(())
 }
 
 /// Whether a `Host` field is, byte for byte, what [`Host`] would be written as.
@@ -146,15 +157,23 @@ fn is_canonical(sent: &[u8], host: &Host) -> bool {
     }
 }
 
-fn set_forwarded(request: &mut RequestHeader, forwarded: &Forwarded<'_>) -> Result<()> {
-    request.insert_header("X-Forwarded-For", &forwarded.client.forwarded_for)?;
-    if let Some(site) = forwarded.plan.site() {
-        request.insert_header("X-Forwarded-Proto", &site.forwarded_proto)?;
-        return request.insert_header("X-Forwarded-Host", &site.forwarded_host);
-    }
-    let proto = if forwarded.client.tls { "https" } else { "http" };
-    request.insert_header("X-Forwarded-Proto", proto)?;
-    request.insert_header("X-Forwarded-Host", forwarded.host.to_string())
+fn set_forwarded(headers: &mut HeaderMap, forwarded: &Forwarded<'_>) -> Result<()> {
+    headers.insert(X_FORWARDED_FOR, forwarded.client.forwarded_for.clone());
+    let (proto, host) = match forwarded.plan.site() {
+        Some(site) => (site.forwarded_proto.clone(), site.forwarded_host.clone()),
+        None => (scheme(forwarded.client), value(forwarded.host.to_string())?),
+    };
+    headers.insert(X_FORWARDED_PROTO, proto);
+    headers.insert(X_FORWARDED_HOST, host);
+    Ok(())
+}
+
+fn scheme(client: &Client) -> HeaderValue {
+    HeaderValue::from_static(if client.tls { "https" } else { "http" })
+}
+
+fn value(text: String) -> Result<HeaderValue> {
+    HeaderValue::try_from(text).or_err(ErrorType::InvalidHTTPHeader, "a value can't stand in a header")
 }
 
 /// Makes an upstream's answer the one that the client gets.

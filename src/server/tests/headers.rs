@@ -49,6 +49,22 @@ fn nothing_that_a_client_says_of_itself_reaches_an_application() {
 }
 
 #[test]
+fn names_reach_an_application_in_lower_case_and_its_own_come_back_as_they_are() {
+    let application = Application::start(|connection, head| {
+        connection.answer("200 OK", "X-Spelled-LIKE-This: 1\r\n", head);
+    });
+    let gateway = start(&public(application.address, ""));
+    let answer = gateway.exchange(
+        "GET /a?B HTTP/1.1\r\nHost: app.test\r\nUser-Agent: Tester\r\nX-ODD: Value\r\nConnection: close\r\n\r\n",
+    );
+    for line in ["user-agent: Tester", "x-odd: Value", "x-forwarded-for: 127.0.0.1"] {
+        assert!(seen(&answer).contains(&format!("\r\n{line}\r\n")), "{line}: {answer}");
+    }
+    assert!(seen(&answer).starts_with("GET /a?B HTTP/1.1\r\n"), "{answer}");
+    assert!(answer.contains("\r\nX-Spelled-LIKE-This: 1\r\n"), "{answer}");
+}
+
+#[test]
 fn what_connection_names_goes_and_what_the_gateway_sets_stays() {
     let application = Application::echo();
     let gateway = start(&public(application.address, ""));
