@@ -5,6 +5,7 @@ pub mod certificate;
 pub mod certified_provider;
 pub mod client;
 pub mod cookie_jar;
+pub mod forge;
 pub mod form;
 pub mod gateway;
 pub mod node;
