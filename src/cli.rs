@@ -1,7 +1,8 @@
-//! The command line: `run`, `check`, `example-config`, `keygen`, `demo`.
+//! The command line: `run`, `check`, `doctor`, `example-config`, `keygen`, `demo`.
 //!
 //! Exit status: 0 when all went well, 78 (`EX_CONFIG` of sysexits.h) for a configuration that can't be
-//! used, 2 for wrong arguments, 1 for everything else. What went wrong stands on standard error.
+//! used, 2 for wrong arguments, 1 for everything else; `doctor` has 3 for warnings alone. What went wrong
+//! stands on standard error; a report is on standard output, whatever is in it.
 
 mod summary;
 
@@ -12,14 +13,19 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::clock::Clock;
 use crate::config::{self, ConfigError};
 use crate::demo::{self, DemoError, DemoOptions};
+use crate::doctor::{self, Level};
 use crate::random::{RandomError, random_bytes};
 use crate::server::{self, RunError};
 use crate::session::Key;
 use crate::telemetry::logging;
 
 const EX_CONFIG: u8 = 78;
+
+/// What `doctor` ends with where there are warnings and no failures.
+const WARNINGS: u8 = 3;
 
 /// An authentication gateway: signs people in with OpenID Connect in front of applications that know
 /// nothing of sign-in, and tells them in request headers who is asking.
@@ -36,6 +42,18 @@ enum Command {
     Run(ConfigPath),
     /// Check a configuration file and say what it means; exit status 78 if it can't be used
     Check(ConfigPath),
+    /// Walk the whole chain of a sign-in (file, names, TLS, provider, keys, client, clocks, store,
+    /// applications) and say what holds and what to change
+    ///
+    /// Exit status by the worst finding: 0 all holds, 3 warnings, 1 failures, 78 the configuration
+    /// can't be used. It may run beside the gateway.
+    Doctor {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Print one JSON object for each finding, a line each
+        #[arg(long)]
+        json: bool,
+    },
     /// Print a configuration file with every setting, each explained and at its default
     ExampleConfig,
     /// Print a new key for `session.keys`
@@ -76,6 +94,8 @@ enum Failure {
     Run(#[from] RunError),
     #[error("can't write to standard output")]
     Output(#[from] std::io::Error),
+    #[error("the system gives no threads")]
+    Threads(#[source] std::io::Error),
 }
 
 impl Failure {
@@ -87,7 +107,12 @@ impl Failure {
     const fn exit_status(&self) -> u8 {
         match self {
             Self::Config(_) => EX_CONFIG,
-            Self::Demo(_) | Self::Logging(_) | Self::Random(_) | Self::Run(_) | Self::Output(_) => 1,
+            Self::Demo(_)
+            | Self::Logging(_)
+            | Self::Random(_)
+            | Self::Run(_)
+            | Self::Output(_)
+            | Self::Threads(_) => 1,
         }
     }
 }
@@ -101,7 +126,7 @@ pub fn main() -> ExitCode {
     };
     install_crypto_provider();
     match cli.command.execute() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(failure) => {
             tell(&failure);
             ExitCode::from(failure.exit_status())
@@ -110,14 +135,16 @@ pub fn main() -> ExitCode {
 }
 
 impl Command {
-    fn execute(self) -> Result<(), Failure> {
+    fn execute(self) -> Result<ExitCode, Failure> {
         match self {
-            Self::Run(config) => run(&config.path),
-            Self::Check(config) => check(&config.path),
-            Self::ExampleConfig => print(config::EXAMPLE),
-            Self::Demo { port } => Ok(demo::run(DemoOptions { port })?),
-            Self::Keygen => print(Key::from_bytes(random_bytes()?).to_text().expose()),
+            Self::Run(config) => run(&config.path)?,
+            Self::Check(config) => check(&config.path)?,
+            Self::Doctor { config, json } => return doctor(&config.path, json),
+            Self::ExampleConfig => print(config::EXAMPLE)?,
+            Self::Demo { port } => demo::run(DemoOptions { port })?,
+            Self::Keygen => print(Key::from_bytes(random_bytes()?).to_text().expose())?,
         }
+        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -130,6 +157,26 @@ fn run(path: &Path) -> Result<(), Failure> {
 fn check(path: &Path) -> Result<(), Failure> {
     let settings = config::load(path)?;
     print(&format!("{} is a good configuration.\n\n{}", path.display(), summary::of(&settings)))
+}
+
+/// Findings are printed as they come: some take seconds.
+fn doctor(path: &Path, json: bool) -> Result<ExitCode, Failure> {
+    let mut printed = Ok(());
+    let worst = doctor::examine(path, &Clock::system(), &mut |finding| {
+        let line =
+            if json { serde_json::to_string(finding).unwrap_or_default() } else { finding.to_string() };
+        if printed.is_ok() {
+            printed = print(&format!("{line}\n"));
+        }
+    })
+    .map_err(Failure::Threads)?;
+    printed?;
+    Ok(ExitCode::from(match worst {
+        Level::Ok | Level::Note => 0,
+        Level::Warning => WARNINGS,
+        Level::Failure => 1,
+        Level::Unusable => EX_CONFIG,
+    }))
 }
 
 /// TLS everywhere uses one provider of cryptography; whoever installs one first decides, so this comes
@@ -188,7 +235,7 @@ mod tests {
     #[test]
     fn the_configuration_is_where_the_argument_says_or_at_its_fixed_place() {
         let path = |arguments: &[&str]| match Cli::try_parse_from(arguments).unwrap().command {
-            Command::Run(config) | Command::Check(config) => config.path,
+            Command::Run(config) | Command::Check(config) | Command::Doctor { config, .. } => config.path,
             other @ (Command::ExampleConfig | Command::Keygen | Command::Demo { .. }) => panic!("{other:?}"),
         };
         assert_eq!(path(&["portcullis", "check", "--config", "a.toml"]), Path::new("a.toml"));

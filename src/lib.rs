@@ -59,8 +59,10 @@ pub mod config;
 // layer 10: sockets; the only place that names pingora
 pub mod server;
 
-// layer 11: a program around it all: a provider, an application, and the gateway in front
+// layer 11: programs around it all: a demo with a provider and an application of its own; the chain of a
+// sign-in, examined link by link
 pub mod demo;
+pub mod doctor;
 
 // layer 12: the command line
 pub mod cli;

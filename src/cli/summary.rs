@@ -4,7 +4,7 @@
 use crate::config::{Settings, StoreKind};
 use crate::idp::ProviderSettings;
 use crate::policy::{Access, Rule};
-use crate::route::{HostPattern, HostSettings, Route, RouteTable, Upstream, UpstreamId};
+use crate::route::{Route, RouteTable, Upstream, UpstreamId};
 
 /// The summary, a block of lines for each subject, warnings last.
 pub(super) fn of(settings: &Settings) -> String {
@@ -41,13 +41,7 @@ fn line(route: &Route, table: &RouteTable) -> String {
 }
 
 fn upstream(table: &RouteTable, id: UpstreamId) -> String {
-    let Some(Upstream { tls, host, port, .. }) = table.upstreams.get(id.0) else { return String::new() };
-    let scheme = if *tls { "https" } else { "http" };
-    if host.contains(':') {
-        format!("{scheme}://[{host}]:{port}")
-    } else {
-        format!("{scheme}://{host}:{port}")
-    }
+    table.upstreams.get(id.0).map(Upstream::url).unwrap_or_default()
 }
 
 fn who(rule: &Rule) -> String {
@@ -61,26 +55,13 @@ fn who(rule: &Rule) -> String {
 
 /// A provider, with the URIs that its client must be registered with.
 fn provider_block(provider: &ProviderSettings, settings: &Settings) -> String {
-    let paths = &settings.gateway.paths;
     let mut lines = vec![format!("issuer {}, client {}", provider.issuer, provider.client_id.0)];
     lines.push("register there as redirect URIs:".to_owned());
-    let uris = |path: &str| -> Vec<_> { settings.hosts.iter().map(|host| uri(host, path)).collect() };
-    lines.extend(uris(&paths.of(&provider.callback_path)));
+    let indented = |url| format!("  {url}");
+    lines.extend(settings.public_urls(&provider.callback_path).map(indented));
     lines.push("register there as post-logout redirect URIs:".to_owned());
-    lines.extend(uris(&paths.of("signed_out")));
+    lines.extend(settings.public_urls("signed_out").map(indented));
     block(&format!("Provider {} ({})", provider.id, provider.display_name), lines)
-}
-
-fn uri(host: &HostSettings, path: &str) -> String {
-    match &host.pattern {
-        HostPattern::Wildcard(_) => format!("  {}{path} for each name that is used", origin(host)),
-        HostPattern::Exact(_) | HostPattern::Any => format!("  {}{path}", origin(host)),
-    }
-}
-
-fn origin(host: &HostSettings) -> String {
-    let port = host.public_url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    format!("{}://{}{port}", host.public_url.scheme(), host.pattern)
 }
 
 fn sessions(settings: &Settings) -> Vec<String> {

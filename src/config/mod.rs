@@ -19,7 +19,7 @@ use check::Outside;
 
 use crate::gateway;
 use crate::idp::ProviderSettings;
-use crate::route::HostSettings;
+use crate::route::{HostPattern, HostSettings};
 use crate::session::Key;
 use crate::telemetry::logging::LogSettings;
 
@@ -104,6 +104,22 @@ pub struct ServerSettings {
     pub shutdown_delay: Duration,
     /// How long requests in flight may take after that; default 30 s.
     pub shutdown_timeout: Duration,
+}
+
+impl Settings {
+    /// The URLs of an endpoint, one for each host, as they are registered at a provider.
+    pub fn public_urls(&self, endpoint: &str) -> impl Iterator<Item = String> {
+        let path = self.gateway.paths.of(endpoint);
+        self.hosts.iter().map(move |host| match &host.pattern {
+            HostPattern::Wildcard(_) => format!("{}{path} for each name that is used", origin(host)),
+            HostPattern::Exact(_) | HostPattern::Any => format!("{}{path}", origin(host)),
+        })
+    }
+}
+
+fn origin(host: &HostSettings) -> String {
+    let port = host.public_url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{}{port}", host.public_url.scheme(), host.pattern)
 }
 
 /// Reads, checks and resolves a file (secret references included).

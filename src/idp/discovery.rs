@@ -35,6 +35,11 @@ impl Discovery {
         Ok(Self { url, metadata, up, flight })
     }
 
+    /// Where the document is.
+    pub(super) const fn url(&self) -> &Url {
+        &self.url
+    }
+
     /// The last good metadata.
     pub(super) fn metadata(&self) -> Option<Arc<Metadata>> {
         self.metadata.load_full()

@@ -5,6 +5,7 @@
 //! [`Unavailable`], never an empty answer.
 
 mod discovery;
+pub mod examine;
 mod flight;
 pub mod jwks;
 #[cfg(test)]

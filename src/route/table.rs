@@ -33,6 +33,20 @@ pub struct Upstream {
     pub idle_timeout: Duration,
 }
 
+impl Upstream {
+    /// Its address as a URL without a path.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let Self { tls, host, port, .. } = self;
+        let scheme = if *tls { "https" } else { "http" };
+        if host.contains(':') {
+            format!("{scheme}://[{host}]:{port}")
+        } else {
+            format!("{scheme}://{host}:{port}")
+        }
+    }
+}
+
 /// A route.
 #[derive(Clone, Debug)]
 pub struct Route {

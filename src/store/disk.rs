@@ -74,6 +74,14 @@ impl DiskStore {
         Self::start(slot, clock, runtime, PACE).map_err(OpenError::Thread)
     }
 
+    /// Whether there is a store in `data_dir`; nothing is opened.
+    ///
+    /// # Errors
+    /// Where that can't be seen.
+    pub fn exists(data_dir: &Path) -> Result<bool, std::io::Error> {
+        file::path(data_dir).try_exists()
+    }
+
     fn start(slot: Slot, clock: Clock, runtime: Handle, pace: Pace) -> Result<Self, std::io::Error> {
         let (slot, (jobs, queue)) = (Arc::new(slot), mpsc::channel());
         let writer = Writer::new(Arc::clone(&slot), queue, clock.clone(), pace);

@@ -101,6 +101,12 @@ impl KeySet {
         self.keys.len()
     }
 
+    /// Whether a key of it can verify an algorithm's signatures.
+    #[must_use]
+    pub fn serves(&self, algorithm: Algorithm) -> bool {
+        self.candidates(None, algorithm).next().is_some()
+    }
+
     /// Whether no key can be used.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -17,6 +17,7 @@ mod browser;
 mod config;
 mod conformance;
 mod docs;
+mod doctor;
 mod harness;
 mod headers;
 mod operation;

@@ -60,9 +60,14 @@ pub enum OpenError {
     Thread(#[source] io::Error),
 }
 
+/// Where the database is.
+pub(super) fn path(data_dir: &Path) -> PathBuf {
+    data_dir.join(NAME)
+}
+
 /// Opens the database in `data_dir`; makes both if they are not there.
 pub(super) fn open_or_create(data_dir: &Path) -> Result<Database, OpenError> {
-    let path = data_dir.join(NAME);
+    let path = path(data_dir);
     DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(unusable(data_dir))?;
     if !path.try_exists().map_err(unusable(&path))? {
         create(data_dir, &path)?;
@@ -74,7 +79,7 @@ pub(super) fn open_or_create(data_dir: &Path) -> Result<Database, OpenError> {
 
 /// Opens the database that is there; with `check`, after all of it was read.
 pub(super) fn open(data_dir: &Path, check: bool) -> Result<Database, OpenError> {
-    let path = data_dir.join(NAME);
+    let path = path(data_dir);
     guarded(&path, || {
         let database = builder().set_check_integrity_on_open(check).open(&path);
         let database = database.map_err(|error| refused(&path, error.into()))?;

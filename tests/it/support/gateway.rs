@@ -253,6 +253,11 @@ impl Gateway {
         self.process.as_ref().expect("the gateway runs").child.id()
     }
 
+    /// Its configuration.
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.path().join("portcullis.toml")
+    }
+
     /// Its data folder.
     pub fn data_dir(&self) -> PathBuf {
         self.folder.path().join("data")
@@ -326,7 +331,7 @@ impl Gateway {
         assert!(self.process.is_none(), "the gateway runs already");
         let mut child = Command::new(env!("CARGO_BIN_EXE_portcullis"))
             .args(["run", "--config"])
-            .arg(self.folder.path().join("portcullis.toml"))
+            .arg(self.config_file())
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
