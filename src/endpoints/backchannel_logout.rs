@@ -5,8 +5,7 @@
 
 use std::sync::Arc;
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use url::form_urlencoded;
 
 use super::Call;
@@ -15,7 +14,7 @@ use crate::gateway::logout::Heard;
 use crate::idp::Provider;
 use crate::oidc::logout_token::{self, LogoutToken};
 use crate::secret::Secret;
-use crate::web::Reply;
+use crate::web::{FORM, Reply, media_type};
 
 /// Why a logout was not carried out; for the log, never for the caller.
 struct Refused(String);
@@ -55,7 +54,7 @@ async fn hear(call: &Call<'_>) -> Result<(), Refused> {
 
 /// BC-1: exactly one `logout_token`, in a form, in the body; other parameters are ignored.
 fn logout_token_of(call: &Call<'_>) -> Result<Secret<String>, Refused> {
-    if !is_form(call.request.headers) {
+    if media_type(call.request.headers).as_deref() != Some(FORM) {
         return Err(Refused("the body is not a form".to_owned()));
     }
     let mut tokens = form_urlencoded::parse(call.body).filter(|(name, _)| name == "logout_token");
@@ -64,11 +63,6 @@ fn logout_token_of(call: &Call<'_>) -> Result<Secret<String>, Refused> {
         (None, _) => Err(Refused("no logout_token in the body".to_owned())),
         (Some(_), Some(_)) => Err(Refused("more than one logout_token in the body".to_owned())),
     }
-}
-
-fn is_form(headers: &HeaderMap) -> bool {
-    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()?.split(';').next());
-    media_type.is_some_and(|found| found.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"))
 }
 
 /// Tries every provider of the issuer that the token names: two entries may share an issuer under two

@@ -21,7 +21,7 @@ const RETURN_LIFETIME: Duration = Duration::from_mins(10);
 /// Ends the session in the store first (RL-1), then the cookies, then at the provider. An outage of the store ends
 /// nothing and says so: a person must not believe to be signed out who is not.
 pub(super) async fn answer(call: &Call<'_>, cookies: &mut SetCookies) -> Result<Reply, Refusal> {
-    if !call.request.is_from_own_site(&origin(call)) {
+    if !call.request.is_from_own_site(&call.site.origin()) {
         return Err(Refusal::CrossSite);
     }
     let ended = end(call).await?;
@@ -46,10 +46,6 @@ pub(super) fn confirmation(gateway: &Gateway, request: &Request<'_>) -> Reply {
     let href = gateway.settings().paths.of("sign_out");
     let action = Action { label: "Sign out", href: &href };
     render_with(Refusal::CrossSite, request, gateway.settings().demo, Some(action))
-}
-
-fn origin(call: &Call<'_>) -> String {
-    call.site.public_url.origin().ascii_serialization()
 }
 
 /// Ends the session that the cookie names; `None` where there was none.

@@ -12,13 +12,7 @@ pub(super) async fn answer(call: &Call<'_>, cookies: &mut SetCookies) -> Result<
     }
     let wanted = call.parameter("rd").unwrap_or_default();
     let return_to = call.gateway.return_to(&wanted, call.site);
-    let providers = &call.gateway.shared().providers;
-    let provider = match (call.parameter("provider"), providers.as_slice()) {
-        (Some(id), _) => Some(providers.iter().find(|p| *p.settings().id.0 == *id).ok_or(Refusal::NoRoute)?),
-        (None, [only]) => Some(only),
-        (None, _) => None,
-    };
-    match provider {
+    match call.gateway.provider(call.parameter("provider").as_deref())? {
         Some(provider) => {
             call.gateway.begin_sign_in(call.request, call.site, provider, return_to, cookies).await
         }

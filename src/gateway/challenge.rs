@@ -38,23 +38,27 @@ impl Gateway {
         }
         let return_to = self.return_to(request.target.as_str(), &site);
         let route = self.settings.routes.find(request.host, request.target);
-        let chosen = route.and_then(|route| route.provider.as_ref());
-        if let Some(provider) = self.provider(chosen) {
+        let chosen = route.and_then(|route| route.provider.as_ref()).map(|id| &*id.0);
+        if let Some(provider) = self.provider(chosen)? {
             return self.begin_sign_in(request, &site, provider, return_to, cookies).await;
         }
         let query: String = byte_serialize(return_to.as_str().as_bytes()).collect();
         redirect(&format!("{}?rd={query}", self.settings.paths.of("sign_in")))
     }
 
-    /// The provider that is chosen, or the only one there is.
-    fn provider(&self, chosen: Option<&crate::oidc::ProviderId>) -> Option<&Provider> {
+    /// The provider that is chosen, or the only one there is; `None`: the person chooses.
+    ///
+    /// # Errors
+    /// [`Refusal::NoRoute`] where no provider has the name.
+    pub fn provider(&self, chosen: Option<&str>) -> Result<Option<&Provider>, Refusal> {
         let providers = &self.shared.providers;
         match (chosen, providers.as_slice()) {
             (Some(id), _) => {
-                providers.iter().find(|provider| provider.settings().id == *id).map(AsRef::as_ref)
+                let named = providers.iter().find(|provider| *provider.settings().id.0 == *id);
+                named.map(|named| Some(named.as_ref())).ok_or(Refusal::NoRoute)
             }
-            (None, [only]) => Some(only),
-            (None, _) => None,
+            (None, [only]) => Ok(Some(only)),
+            (None, _) => Ok(None),
         }
     }
 

@@ -257,7 +257,7 @@ pub fn internal(request: &Request<'_>, error: &dyn std::error::Error) -> Refusal
 /// PP-10: a page of another site may open a WebSocket to this one, and where the two are of one site in
 /// the cookies' sense it comes with the session. It must not act as the person then.
 fn is_foreign_websocket(site: Option<&Site>, request: &Request<'_>) -> bool {
-    let is_own = |site: &Site| request.is_from_own_site(&site.public_url.origin().ascii_serialization());
+    let is_own = |site: &Site| request.is_from_own_site(&site.origin());
     request.is_websocket() && !site.is_some_and(is_own)
 }
 

@@ -28,10 +28,11 @@ use crate::oidc::logout_token::{self, LogoutToken};
 use crate::oidc::metadata::Metadata;
 use crate::oidc::revocation::{self, Revocation};
 use crate::oidc::userinfo::{self, PROTECTED, UserinfoError};
-use crate::oidc::{ClientId, Issuer, ProviderId, TokenError, media_type};
+use crate::oidc::{ClientId, Issuer, ProviderId, TokenError};
 use crate::secret::Secret;
 use crate::telemetry::Events;
 use crate::token::{Algorithm, Claims, KeySet, jwk};
+use crate::web::media_type;
 use discovery::Discovery;
 use flight::Flight;
 use jwks::{KeyCache, Origin};
@@ -437,7 +438,7 @@ fn successful<'a>(call: &str, answer: &'a http::Response<Bytes>) -> Result<&'a [
     if answer.status() != http::StatusCode::OK {
         return refused(answer.status().as_u16().to_string());
     }
-    match media_type(answer).as_deref() {
+    match media_type(answer.headers()).as_deref() {
         Some("application/json" | "application/jwk-set+json") => Ok(answer.body()),
         Some(_) | None => refused("something else than JSON".to_owned()),
     }

@@ -18,6 +18,7 @@ use crate::token::rules::RuleError;
 use crate::token::verify::VerifyError;
 
 use crate::token::printable;
+use crate::web::media_type;
 
 /// The issuer identifier of a provider, compared byte for byte (ID-6).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -86,14 +87,7 @@ fn error_code(text: &str) -> String {
     if known_shape { text.to_owned() } else { "unknown".to_owned() }
 }
 
-/// The media type of an answer in lower case, without its parameters.
-pub(crate) fn media_type(answer: &http::Response<bytes::Bytes>) -> Option<String> {
-    let content_type = answer.headers().get(http::header::CONTENT_TYPE)?.to_str().ok()?;
-    let essence = content_type.split(';').next().unwrap_or_default();
-    Some(essence.trim().to_ascii_lowercase())
-}
-
 /// Whether an answer's content type is `application/json`, whatever its parameters.
 fn is_json(answer: &http::Response<bytes::Bytes>) -> bool {
-    media_type(answer).is_some_and(|media_type| media_type == "application/json")
+    media_type(answer.headers()).is_some_and(|media_type| media_type == "application/json")
 }

@@ -99,6 +99,12 @@ impl HostTable {
 }
 
 impl Site {
+    /// The origin as a browser writes it: `https://wiki.example.com`.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        self.public_url.origin().ascii_serialization()
+    }
+
     fn new(name: Arc<str>, public_url: Url) -> Option<Self> {
         let scheme = match public_url.scheme() {
             "https" => "https",

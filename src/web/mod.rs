@@ -3,6 +3,7 @@
 pub mod client_addr;
 pub mod cookie;
 pub mod host;
+mod media_type;
 pub mod page;
 pub mod reply;
 pub mod request;
@@ -10,6 +11,7 @@ pub mod return_to;
 pub mod target;
 
 pub use host::Host;
+pub use media_type::{FORM, media_type};
 pub use reply::Reply;
 pub use request::{Request, RequestId};
 pub use target::Target;
