@@ -152,6 +152,8 @@ section! {
         require: Require,
         /// The provider of this route's sign-ins.
         provider: String,
+        /// Extra parameters of the authorization requests of this route's sign-ins.
+        authorization_params: Named<String>,
         /// What the upstream sees as `Host`.
         host_header: String,
         /// Whether the upstream gets the access token.
@@ -170,6 +172,10 @@ section! {
     struct Require {
         /// Any of these groups.
         groups: List<String>,
+        /// Any of these authentication contexts.
+        acr: List<String>,
+        /// The longest time since the authentication.
+        max_age: Duration,
     }
 
     /// `[server]`.

@@ -12,6 +12,7 @@ use crate::idp::examine::{Document, MadeUpCode};
 use crate::idp::{Provider, ProviderSettings, Unavailable};
 use crate::oidc::authorize::{self, Start};
 use crate::oidc::metadata::{Metadata, MetadataError};
+use crate::oidc::step_up::StepUp;
 use crate::telemetry::Events;
 use crate::telemetry::metrics::Metrics;
 use crate::token::{Claims, KeySet};
@@ -206,6 +207,8 @@ async fn client(
         nonce: "doctor".to_owned(),
         verifier: "doctor-doctor-doctor-doctor-doctor-doctor-0".to_owned(),
         now: clock.now(),
+        step_up: StepUp::default(),
+        again: false,
     });
     match provider.try_made_up_code(metadata, &attempt).await {
         Ok(MadeUpCode::CodeRefused) => {

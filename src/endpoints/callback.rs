@@ -3,12 +3,13 @@
 use super::Call;
 use crate::clock::UnixTime;
 use crate::gateway::sessions::BeginError;
-use crate::gateway::{Refusal, SetCookies, internal, redirect};
-use crate::identity::Identity;
+use crate::gateway::{Refusal, SetCookies, Wish, internal, redirect};
+use crate::identity::{Authentication, Identity};
 use crate::idp::{Provider, SignInError, SignedIn};
 use crate::oidc::authorize::LoginAttempt;
 use crate::oidc::callback::{self, ATTEMPT_LIFETIME, CallbackError, Outcome, Params};
 use crate::oidc::exchange::ExchangeError;
+use crate::policy::step_up::{self, Unmet};
 use crate::session::seal::seal_cookie;
 use crate::session::{Purpose, Session, SessionId};
 use crate::store::{StoreError, StoreKey};
@@ -68,6 +69,9 @@ async fn complete(call: &Call<'_>, provider: &Provider, cookies: &mut SetCookies
         Outcome::Error { error, description } => return Err(denied(error, description)),
     };
     let signed_in = provider.complete(&attempt, code).await?;
+    if let Err(unmet) = check_step_up(call, provider, &attempt, &signed_in) {
+        return once_more(call, provider, attempt, unmet, cookies).await;
+    }
     let (id, user) = begin_session(call, provider, &attempt, signed_in).await?;
     set_cookie(call, &id, cookies)?;
     let (request, events) = (call.request, &call.gateway.shared().events);
@@ -128,9 +132,39 @@ async fn replayed(call: &Call<'_>, attempt: &LoginAttempt) -> Result<Reply, Fail
     }
 }
 
+/// AR-12: what was asked of the sign-in, against what it brought.
+fn check_step_up(
+    call: &Call<'_>,
+    provider: &Provider,
+    attempt: &LoginAttempt,
+    signed_in: &SignedIn,
+) -> Result<(), Unmet> {
+    let found = Authentication::of(&signed_in.claims);
+    let now = call.gateway.shared().clock.now();
+    step_up::check(&attempt.step_up, &found, now, provider.settings().leeway)
+}
+
+/// A sign-in that did not bring what was asked: back to the provider where that may help, and only once.
+/// The session that the browser has lives on.
+async fn once_more(
+    call: &Call<'_>,
+    provider: &Provider,
+    attempt: LoginAttempt,
+    unmet: Unmet,
+    cookies: &mut SetCookies,
+) -> Result<Reply, Failure> {
+    if unmet != Unmet::TooOld || attempt.again {
+        return Err(failure(Refusal::StepUpFailed, &unmet.to_string()));
+    }
+    let wish = Wish { return_to: attempt.return_to, again: true };
+    Ok(call.gateway.begin_sign_in(call.request, call.site, provider, wish, cookies).await?)
+}
+
 fn denied(error: &str, description: &str) -> Failure {
     let refusal = match error {
         "temporarily_unavailable" | "server_error" => Refusal::ProviderUnavailable,
+        // OpenID Connect Core Error Code unmet_authentication_requirements 1.0.
+        "unmet_authentication_requirements" => Refusal::StepUpFailed,
         _ => Refusal::LoginDenied,
     };
     Failure { refusal, detail: format!("the provider answered {error}: {description}") }

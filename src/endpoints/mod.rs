@@ -11,7 +11,7 @@ mod userinfo;
 use http::Method;
 use http::header::{ALLOW, HeaderValue, SET_COOKIE};
 
-use crate::gateway::{Gateway, Paths, Refusal, SetCookies};
+use crate::gateway::{Gateway, Need, Paths, Refusal, SetCookies};
 use crate::route::Site;
 use crate::web::{Reply, Request, Target};
 
@@ -127,15 +127,18 @@ async fn run(
 }
 
 fn refuse(endpoint: &Endpoint, gateway: &Gateway, request: &Request<'_>, refusal: Refusal) -> Reply {
-    match (refusal, gateway.site(request)) {
+    if let (Some(need), Some(site)) = (Need::of(refusal), gateway.site(request)) {
         // An endpoint never redirects to sign-in: it would come back to itself.
-        (Refusal::SignInRequired(why), Some(site)) => gateway.unauthorized(request, &site, why),
-        (Refusal::MethodNotAllowed, _) => {
-            gateway.render(request, refusal).with_header(ALLOW, HeaderValue::from_static(endpoint.methods))
-        }
-        (Refusal::CrossSite, _) => sign_out::confirmation(gateway, request),
-        _ => gateway.render(request, refusal),
+        return gateway.unauthorized(request, &site, need);
     }
+    if refusal == Refusal::CrossSite {
+        return sign_out::confirmation(gateway, request);
+    }
+    let reply = gateway.render(request, refusal);
+    if refusal == Refusal::MethodNotAllowed {
+        return reply.with_header(ALLOW, HeaderValue::from_static(endpoint.methods));
+    }
+    reply
 }
 
 impl Endpoint {

@@ -1,7 +1,7 @@
 //! `GET start?rd=&provider=`: sends the browser to a provider.
 
 use super::Call;
-use crate::gateway::{Refusal, SetCookies};
+use crate::gateway::{Refusal, SetCookies, Wish};
 use crate::policy::Why;
 use crate::web::Reply;
 
@@ -14,7 +14,9 @@ pub(super) async fn answer(call: &Call<'_>, cookies: &mut SetCookies) -> Result<
     let return_to = call.gateway.return_to(&wanted, call.site);
     match call.gateway.provider(call.parameter("provider").as_deref())? {
         Some(provider) => {
-            call.gateway.begin_sign_in(call.request, call.site, provider, return_to, cookies).await
+            call.gateway
+                .begin_sign_in(call.request, call.site, provider, Wish::page(return_to), cookies)
+                .await
         }
         None => super::sign_in::answer(call),
     }

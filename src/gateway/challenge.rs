@@ -1,49 +1,115 @@
 //! The way to sign-in for a request that nobody is known for: a redirect to the provider where the
 //! request can follow one, else 401 with JSON.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use http::header::{HeaderValue, WWW_AUTHENTICATE};
 use url::Url;
 use url::form_urlencoded::byte_serialize;
 
 use super::{Gateway, Refusal, SetCookies, internal, redirect, refusal};
-use crate::idp::Provider;
-use crate::oidc::authorize::{self, LoginAttempt, Start};
+use crate::idp::{Provider, ProviderSettings};
+use crate::oidc::authorize::{self, LoginAttempt, Parameters, Start};
 use crate::oidc::callback::ATTEMPT_LIFETIME;
 use crate::policy::Why;
 use crate::random::{RandomError, random_token};
-use crate::route::Site;
+use crate::route::{Route, Site};
 use crate::session::Purpose;
 use crate::session::cookie::MAX_LOGIN_ATTEMPTS;
-use crate::session::seal::{open_cookie, seal_cookie};
+use crate::session::seal::{SealError, open_cookie, seal_cookie};
 use crate::web::cookie;
 use crate::web::return_to::ReturnTo;
-use crate::web::{Reply, Request};
+use crate::web::{Reply, Request, Target};
+
+/// What a request lacks that a sign-in can bring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Somebody, and why nobody is known.
+    SignIn(Why),
+    /// Somebody is known, and has to be authenticated as the route asks for.
+    StepUp,
+}
+
+impl Need {
+    /// What a refusal says is needed.
+    pub(crate) const fn of(refusal: Refusal) -> Option<Self> {
+        if let Refusal::SignInRequired(why) = refusal {
+            Some(Self::SignIn(why))
+        } else if matches!(refusal, Refusal::StepUpRequired) {
+            Some(Self::StepUp)
+        } else {
+            None
+        }
+    }
+
+    const fn refusal(self) -> Refusal {
+        match self {
+            Self::SignIn(why) => Refusal::SignInRequired(why),
+            Self::StepUp => Refusal::StepUpRequired,
+        }
+    }
+}
+
+/// What a sign-in is begun for.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Where the person goes afterwards.
+    pub return_to: ReturnTo,
+    /// Whether it is the second try for a more recent authentication.
+    pub again: bool,
+}
+
+impl Wish {
+    /// To get to a page.
+    #[must_use]
+    pub const fn page(return_to: ReturnTo) -> Self {
+        Self { return_to, again: false }
+    }
+}
 
 impl Gateway {
-    /// Answers a request that needs somebody signed in.
+    /// Answers a request that needs somebody to sign in.
     pub(super) async fn challenge(
         &self,
         request: &Request<'_>,
-        why: Why,
+        need: Need,
         cookies: &mut SetCookies,
     ) -> Result<Reply, Refusal> {
         let site = self.site(request).ok_or(Refusal::UnknownHost)?;
         if !request.is_navigation() || request.is_prefetch() {
-            return Ok(self.unauthorized(request, &site, why));
+            return Ok(self.unauthorized(request, &site, need));
         }
-        if why != Why::NoCredential {
-            // SC-4: what can't be used any more is not sent again.
+        // SC-4: what can't be used any more is not sent again. A session that only lacks something stays.
+        if matches!(need, Need::SignIn(why) if why != Why::NoCredential) {
             cookies.delete(site.cookies.session(), &site);
         }
         let return_to = self.return_to(request.target.as_str(), &site);
-        let route = self.settings.routes.find(request.host, request.target);
-        let chosen = route.and_then(|route| route.provider.as_ref()).map(|id| &*id.0);
-        if let Some(provider) = self.provider(chosen)? {
-            return self.begin_sign_in(request, &site, provider, return_to, cookies).await;
+        if let Some(provider) = self.provider_for(request, &site, need).await? {
+            return self.begin_sign_in(request, &site, provider, Wish::page(return_to), cookies).await;
         }
         let query: String = byte_serialize(return_to.as_str().as_bytes()).collect();
         redirect(&format!("{}?rd={query}", self.settings.paths.of("sign_in")))
+    }
+
+    /// The provider of the route, else the one that the person is signed in at, else the only one.
+    async fn provider_for(
+        &self,
+        request: &Request<'_>,
+        site: &Site,
+        need: Need,
+    ) -> Result<Option<&Provider>, Refusal> {
+        let route = self.settings.routes.find(request.host, request.target);
+        if let Some(id) = route.and_then(|route| route.provider.as_ref()) {
+            return self.provider(Some(&id.0));
+        }
+        if need == Need::StepUp
+            && let Ok(session) = self.session(site, request).await?
+            && let Ok(provider) = self.provider(Some(&session.provider.0))
+        {
+            return Ok(provider);
+        }
+        self.provider(None)
     }
 
     /// The provider that is chosen, or the only one there is; `None`: the person chooses.
@@ -62,17 +128,22 @@ impl Gateway {
         }
     }
 
-    /// AR-9: 401 without redirect and without a cookie, for whoever can't follow a login.
-    pub(crate) fn unauthorized(&self, request: &Request<'_>, site: &Site, why: Why) -> Reply {
-        let row = Refusal::SignInRequired(why).row();
+    /// AR-9: 401 without redirect and without a cookie, for whoever can't follow a login. What a route
+    /// asks for stands there as in RFC 9470 3.
+    pub(crate) fn unauthorized(&self, request: &Request<'_>, site: &Site, need: Need) -> Reply {
+        let row = need.refusal().row();
         let mut body = refusal::json(&row, &request.id.to_string());
         body["sign_in_url"] = self.settings.paths.of("start").into();
-        let challenge = format!(
+        let mut challenge = format!(
             "Cookie realm=\"{}\", form-action=\"{}\", cookie-name={}",
             site.name,
             self.settings.paths.of("sign_in"),
             site.cookies.session()
         );
+        let route = self.settings.routes.find(request.host, request.target);
+        if let (Need::StepUp, Some(route)) = (need, route) {
+            challenge = format!("{challenge}, {}", route.rule.step_up.challenge());
+        }
         let reply = Reply::json(StatusCode::UNAUTHORIZED, &body);
         match HeaderValue::try_from(challenge) {
             Ok(value) => reply.with_header(WWW_AUTHENTICATE, value),
@@ -86,7 +157,8 @@ impl Gateway {
         ReturnTo::parse(wanted, &site.public_url, self.settings.paths.prefix()).unwrap_or_else(ReturnTo::root)
     }
 
-    /// Sends somebody to a provider, the attempt sealed in a cookie of its own.
+    /// Sends somebody to a provider, the attempt sealed in a cookie of its own. What the route of the
+    /// page asks for is asked of the provider.
     ///
     /// # Errors
     /// [`Refusal::ProviderUnavailable`], or [`Refusal::Internal`] without entropy.
@@ -95,7 +167,7 @@ impl Gateway {
         request: &Request<'_>,
         site: &Site,
         provider: &Provider,
-        return_to: ReturnTo,
+        wish: Wish,
         cookies: &mut SetCookies,
     ) -> Result<Reply, Refusal> {
         let settings = provider.settings();
@@ -113,22 +185,31 @@ impl Gateway {
             Refusal::ProviderUnavailable
         })?;
         let redirect_uri = self.url(site, &settings.callback_path)?;
+        let route = self.route_of(request, &wish.return_to);
         let [state, nonce, verifier] = fresh_tokens().map_err(|error| internal(request, &error))?;
         let (url, attempt) = authorize::begin(Start {
             provider: &settings.id,
             metadata: &metadata,
             client_id: &settings.client_id,
             scopes: &settings.scopes,
-            extra: &settings.authorization_params,
+            extra: &extra_parameters(route, settings),
             redirect_uri: &redirect_uri,
-            return_to,
+            return_to: wish.return_to,
             state,
             nonce,
             verifier,
             now: self.shared.clock.now(),
+            step_up: route.map(|route| route.rule.step_up.clone()).unwrap_or_default(),
+            again: wish.again,
         });
         self.remember(&attempt, request, site, cookies).map_err(|error| internal(request, &*error))?;
         redirect(url.as_str())
+    }
+
+    /// The route of a page on the host of a request.
+    fn route_of(&self, request: &Request<'_>, page: &ReturnTo) -> Option<&Arc<Route>> {
+        let target = Target::parse(page.as_str().as_bytes()).ok()?;
+        self.settings.routes.find(request.host, &target)
     }
 
     /// The public URL of an endpoint on a site.
@@ -151,13 +232,25 @@ impl Gateway {
         cookies: &mut SetCookies,
     ) -> Result<(), Box<dyn std::error::Error>> {
         let name = site.cookies.login(attempt.state.expose());
-        let plain = zeroize::Zeroizing::new(serde_json::to_vec(attempt)?);
-        let value = seal_cookie(&self.shared.keys, Purpose::LoginCookie, &name, &site.name, &plain)?;
+        let value = match self.seal_attempt(attempt, &name, site) {
+            // The way back is the one part of any length: the person starts at the root instead.
+            Err(SealError::Value) => {
+                let short = LoginAttempt { return_to: ReturnTo::root(), ..attempt.clone() };
+                self.seal_attempt(&short, &name, site)?
+            }
+            sealed => sealed?,
+        };
         for surplus in self.surplus_attempts(request, site) {
             cookies.delete(&surplus, site);
         }
         cookies.0.push(cookie::set(&name, &value, site.cookies.secure(), Some(ATTEMPT_LIFETIME)));
         Ok(())
+    }
+
+    fn seal_attempt(&self, attempt: &LoginAttempt, name: &str, site: &Site) -> Result<String, SealError> {
+        let plain = serde_json::to_vec(attempt).map_err(|_unwritable| SealError::Value)?;
+        let plain = zeroize::Zeroizing::new(plain);
+        seal_cookie(&self.shared.keys, Purpose::LoginCookie, name, &site.name, &plain)
     }
 
     /// CB-11: the names of the browser's attempts that have to go so that one more fits; what does
@@ -186,6 +279,12 @@ impl Gateway {
         let opened = open_cookie(&self.shared.keys, Purpose::LoginCookie, name, &site.name, value).ok()?;
         serde_json::from_slice(&opened.plain).ok()
     }
+}
+
+/// Extra parameters of the route and of the provider; of two with one name the first is sent.
+fn extra_parameters(route: Option<&Arc<Route>>, settings: &ProviderSettings) -> Parameters {
+    let of_route = route.map(|route| route.authorization_params.as_slice()).unwrap_or_default();
+    [of_route, &settings.authorization_params].concat()
 }
 
 /// State, nonce and PKCE verifier: 256 bits each (AR-2 to AR-4).

@@ -12,6 +12,7 @@ pub mod sessions;
 mod rig;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::HeaderValue;
 
@@ -26,6 +27,8 @@ use crate::telemetry::Events;
 use crate::web::cookie::{self, Found as CookieFound};
 use crate::web::{Reply, Request};
 
+pub(crate) use challenge::Need;
+pub use challenge::Wish;
 pub use forward::ForwardPlan;
 pub use paths::Paths;
 pub use refusal::Refusal;
@@ -127,7 +130,8 @@ impl Gateway {
     pub async fn decide(&self, request: &Request<'_>) -> Result<ForwardPlan, Refusal> {
         let (route, site) = self.find_route(request)?;
         let Authenticated { subject, session } = self.authenticate(route, site.as_deref(), request).await?;
-        let permit = policy::evaluate(&route.rule, &subject)?;
+        let (now, leeway) = (self.shared.clock.now(), self.leeway(route, session.as_deref()));
+        let permit = policy::evaluate(&route.rule, &subject, now, leeway)?;
         if session.is_some() && is_foreign_websocket(site.as_deref(), request) {
             return Err(Refusal::CrossSite);
         }
@@ -138,10 +142,9 @@ impl Gateway {
     /// The answer for a refusal: a redirect to sign-in where the request can follow one, else the
     /// page or JSON of the refusal.
     pub async fn refuse(&self, request: &Request<'_>, refusal: Refusal, cookies: &mut SetCookies) -> Reply {
-        let challenged = if let Refusal::SignInRequired(why) = refusal {
-            self.challenge(request, why, cookies).await
-        } else {
-            Err(refusal)
+        let challenged = match Need::of(refusal) {
+            Some(need) => self.challenge(request, need, cookies).await,
+            None => Err(refusal),
         };
         challenged.unwrap_or_else(|refusal| self.render(request, refusal))
     }
@@ -156,6 +159,13 @@ impl Gateway {
     #[must_use]
     pub fn site(&self, request: &Request<'_>) -> Option<Arc<Site>> {
         self.settings.hosts.find(request.host, request.local_port)
+    }
+
+    /// The clock skew that the provider of a session is allowed; zero where the route asks for no time.
+    fn leeway(&self, route: &Route, session: Option<&ReadySession>) -> Duration {
+        let session = session.filter(|_| route.rule.step_up.max_age.is_some());
+        let named = session.and_then(|session| self.provider(Some(&session.provider.0)).ok().flatten());
+        named.map_or(Duration::ZERO, |provider| provider.settings().leeway)
     }
 
     fn find_route(&self, request: &Request<'_>) -> Result<(&Arc<Route>, Option<Arc<Site>>), Refusal> {
@@ -263,8 +273,6 @@ fn is_foreign_websocket(site: Option<&Site>, request: &Request<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use async_trait::async_trait;
 
     use super::rig::{IDLE, LIFETIME, Owned, Rig};
@@ -306,6 +314,37 @@ mod tests {
                 None => request,
             };
             assert_eq!(verdict(&rig, &request).await, wanted, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_authentication_is_enough_for_its_context_and_grows_old_under_a_live_session() {
+        let rig = Rig::new();
+        let mut session = rig.session(&[]);
+        let claims = serde_json::json!({
+            "iss": "https://op.test", "sub": "alice", "acr": "phr", "auth_time": rig.clock.now().as_secs(),
+        });
+        session.claims = crate::token::Claims::parse(claims.to_string().as_bytes()).unwrap();
+        let id = rig.gateway.shared.sessions.begin(&session, &rig::limits()).await.unwrap();
+        let (strong, weak) = (rig.cookie(&id, "app.test"), rig.sign_in(&[]).await);
+        let mut at = Duration::ZERO;
+        let minute = Duration::from_mins(1);
+        let (good, lacks) = (Ok(true), Err(Refusal::StepUpRequired));
+        let rows = [
+            (Duration::ZERO, "/strong", &strong, good),
+            (Duration::ZERO, "/fresh", &strong, good),
+            (Duration::ZERO, "/strong", &weak, lacks),
+            (Duration::ZERO, "/fresh", &weak, lacks),
+            (5 * minute, "/fresh", &strong, good),
+            (5 * minute + Duration::from_millis(1), "/fresh", &strong, lacks),
+            (6 * minute, "/strong", &strong, good),
+            (6 * minute, "/x", &strong, good),
+        ];
+        for (when, path, cookie, wanted) in rows {
+            rig.clock.advance(when.saturating_sub(at));
+            at = when;
+            let request = Owned::get("app.test", path).with_cookie(cookie);
+            assert_eq!(verdict(&rig, &request).await, wanted, "{path} after {when:?}");
         }
     }
 

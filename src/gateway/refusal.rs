@@ -22,6 +22,7 @@ pub enum Refusal {
     BodyTooLarge,
     SignInRequired(Why),
     GroupMissing,
+    StepUpRequired,
     CrossSite,
     LoginCookieMissing,
     LoginMalformed,
@@ -30,6 +31,7 @@ pub enum Refusal {
     LoginReplayed,
     LoginDenied,
     LoginFailed,
+    StepUpFailed,
     ProviderUnavailable,
     StoreUnavailable,
     UpstreamUnresolved,
@@ -76,6 +78,7 @@ impl Refusal {
         Self::BodyTooLarge,
         Self::SignInRequired(Why::NoCredential),
         Self::GroupMissing,
+        Self::StepUpRequired,
         Self::CrossSite,
         Self::LoginCookieMissing,
         Self::LoginMalformed,
@@ -84,6 +87,7 @@ impl Refusal {
         Self::LoginReplayed,
         Self::LoginDenied,
         Self::LoginFailed,
+        Self::StepUpFailed,
         Self::ProviderUnavailable,
         Self::StoreUnavailable,
         Self::UpstreamUnresolved,
@@ -135,6 +139,12 @@ impl Refusal {
                 "You are signed in, but your account may not open this page.",
                 TELL,
             ),
+            Self::StepUpRequired => row(
+                "step_up_required",
+                S::UNAUTHORIZED,
+                "You are signed in, but this page needs a stronger or more recent sign-in.",
+                "Open the page again to sign in for it.",
+            ),
             Self::CrossSite => row(
                 "cross_site",
                 S::FORBIDDEN,
@@ -174,6 +184,12 @@ impl Refusal {
             Self::LoginFailed => {
                 retry("login_failed", S::BAD_REQUEST, "The sign-in could not be completed.", AGAIN)
             }
+            Self::StepUpFailed => row(
+                "step_up_failed",
+                S::FORBIDDEN,
+                "The page needs a stronger or more recent sign-in than the sign-in service gave.",
+                "If you skipped a second step there, open the page again and take it. If you were offered none, tell your administrator the code and the request id.",
+            ),
             Self::ProviderUnavailable => retry(
                 "provider_unavailable",
                 S::SERVICE_UNAVAILABLE,
@@ -229,6 +245,7 @@ impl From<Denial> for Refusal {
         match denial {
             Denial::SignInRequired(why) => Self::SignInRequired(why),
             Denial::GroupMissing => Self::GroupMissing,
+            Denial::StepUpRequired(_) => Self::StepUpRequired,
         }
     }
 }

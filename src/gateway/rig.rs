@@ -13,6 +13,7 @@ use super::{Gateway, Paths, Settings, Shared};
 use crate::clock::{Clock, UnixTime};
 use crate::identity::ClaimPaths;
 use crate::identity::headers::{HeaderTable, Preset};
+use crate::oidc::step_up::StepUp;
 use crate::oidc::{Issuer, ProviderId};
 use crate::policy::{Access, Rule};
 use crate::route::{
@@ -79,7 +80,7 @@ impl Owned {
 
 impl Rig {
     /// Routes on app.test: `/` signed in, `/public`, `/optional`, `/admin` for the group `admins`,
-    /// `/token` with the access token; on any other host `/any`, public.
+    /// `/token` with the access token, `/strong` for the context `phr`, `/fresh` within five minutes; on any other host `/any`, public.
     pub(crate) fn new() -> Self {
         let clock = Clock::manual(UnixTime::from_secs(1_800_000_000));
         Self::on(Arc::new(MemoryStore::new(clock.clone())), clock)
@@ -151,6 +152,8 @@ fn settings() -> Settings {
         app("/optional", Access::Optional, &[], false),
         app("/admin", Access::SignedIn, &["admins"], false),
         app("/token", Access::SignedIn, &[], true),
+        asking(app("/strong", Access::SignedIn, &[], false), &["phr"], None),
+        asking(app("/fresh", Access::SignedIn, &[], false), &[], Some(Duration::from_mins(5))),
         route("*", "/any", Access::Public, &[], false),
     ];
     let upstream = Upstream {
@@ -184,11 +187,21 @@ fn route(host: &str, path: &str, access: Access, groups: &[&str], forward_access
         name: path.into(),
         host: HostPattern::parse(host).unwrap(),
         path: PathPrefix::parse(path).unwrap(),
-        rule: Rule { access, groups: groups.iter().map(|&group| group.into()).collect() },
+        rule: Rule {
+            access,
+            groups: groups.iter().map(|&group| group.into()).collect(),
+            step_up: StepUp::default(),
+        },
         upstream: UpstreamId(0),
         keep_host: true,
         forward_access_token,
         forward_authorization: true,
         provider: None,
+        authorization_params: Vec::new(),
     }
+}
+
+fn asking(mut route: Route, acr: &[&str], max_age: Option<Duration>) -> Route {
+    route.rule.step_up = StepUp { acr: acr.iter().map(|&acr| acr.into()).collect(), max_age };
+    route
 }

@@ -212,6 +212,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::identity::Authentication;
 
     const ALL: [Preset; 3] = [Preset::XForwarded, Preset::XAuthRequest, Preset::Remote];
 
@@ -224,6 +225,7 @@ mod tests {
             email_verified: true,
             preferred_username: Some("zoe".into()),
             groups: Some(vec!["staff".into(), "wiki".into()]),
+            authentication: Authentication::default(),
         }
     }
 

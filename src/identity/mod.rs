@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::clock::UnixTime;
 use crate::token::Claims;
 
 /// Where in the claims the identity is.
@@ -54,6 +55,27 @@ pub struct Identity {
     /// The groups; `None` where the claim is missing, no list of strings (one string is no list), or
     /// an overage reference (ID-18): routes that need a group then refuse. Empty names are left out.
     pub groups: Option<Vec<Arc<str>>>,
+    /// How and when the provider knew them.
+    pub authentication: Authentication,
+}
+
+/// How and when the provider authenticated the person, as the ID token says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Authentication {
+    /// The context class; `None` where it is missing or no string.
+    pub acr: Option<Arc<str>>,
+    /// The time; `None` where it is missing or no number.
+    pub time: Option<UnixTime>,
+}
+
+impl Authentication {
+    /// Reads `acr` and `auth_time` (Core 2). What is not of their types meets no rule (ID-15).
+    #[must_use]
+    pub fn of(claims: &Claims) -> Self {
+        let seconds = claims.seconds("auth_time").ok().flatten();
+        let acr = claims.string("acr").ok().flatten();
+        Self { acr: acr.map(Arc::from), time: seconds.map(UnixTime::from_secs) }
+    }
 }
 
 /// Why claims make no identity.
@@ -85,6 +107,7 @@ impl Identity {
             email,
             preferred_username: text_at(claims, &paths.preferred_username),
             groups: groups_at(claims, &paths.groups),
+            authentication: Authentication::of(claims),
         })
     }
 }
@@ -139,7 +162,7 @@ mod tests {
     fn claims_make_an_identity() {
         let more = json!({
             "email": "zoe@example.com", "email_verified": true, "preferred_username": "zoe",
-            "groups": ["staff", "wiki"],
+            "groups": ["staff", "wiki"], "acr": "urn:mfa", "auth_time": 1_700_000_000,
         });
         let wanted = Identity {
             issuer: "https://op.example".into(),
@@ -149,8 +172,25 @@ mod tests {
             email_verified: true,
             preferred_username: Some("zoe".into()),
             groups: Some(vec!["staff".into(), "wiki".into()]),
+            authentication: Authentication {
+                acr: Some("urn:mfa".into()),
+                time: Some(UnixTime::from_secs(1_700_000_000)),
+            },
         };
         assert_eq!(identity(&more, &ClaimPaths::default()), Ok(wanted));
+    }
+
+    #[test]
+    fn an_authentication_of_a_wrong_type_is_unknown() {
+        let wrong = [json!(null), json!(1), json!(["phr"]), json!({}), json!(true)];
+        for value in wrong {
+            let found = identity(&json!({ "acr": value }), &ClaimPaths::default()).unwrap();
+            assert_eq!(found.authentication.acr, None, "acr {value}");
+        }
+        for value in [json!(null), json!("1700000000"), json!(-1), json!([1]), json!(true)] {
+            let found = identity(&json!({ "auth_time": value }), &ClaimPaths::default()).unwrap();
+            assert_eq!(found.authentication.time, None, "auth_time {value}");
+        }
     }
 
     #[test]

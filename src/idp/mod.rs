@@ -516,6 +516,8 @@ mod tests {
             redirect_uri: "https://app.test/oauth2/callback".to_owned(),
             return_to: ReturnTo::root(),
             started_at: NOW,
+            step_up: crate::oidc::step_up::StepUp::default(),
+            again: false,
         }
     }
 

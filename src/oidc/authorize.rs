@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::metadata::Metadata;
+use super::step_up::StepUp;
 use super::{ClientId, Issuer, ProviderId};
 use crate::clock::UnixTime;
 use crate::secret::Secret;
@@ -33,7 +34,16 @@ pub struct LoginAttempt {
     pub return_to: ReturnTo,
     /// When it began.
     pub started_at: UnixTime,
+    /// What was asked of it besides a subject.
+    #[serde(default, skip_serializing_if = "StepUp::is_empty")]
+    pub step_up: StepUp,
+    /// Whether it is the second try for a more recent authentication: there is no third.
+    #[serde(default)]
+    pub again: bool,
 }
+
+/// Names and values of extra parameters, in their order.
+pub type Parameters = Vec<(Arc<str>, Arc<str>)>;
 
 /// What an authorization request is made of.
 #[derive(Clone, Debug)]
@@ -60,6 +70,10 @@ pub struct Start<'a> {
     pub verifier: String,
     /// Now.
     pub now: UnixTime,
+    /// What is asked besides a subject (AR-12).
+    pub step_up: StepUp,
+    /// Whether it is the second try for a more recent authentication.
+    pub again: bool,
 }
 
 /// Builds the authorization URL (`response_type=code`, PKCE S256, state, nonce) and the attempt.
@@ -71,6 +85,9 @@ pub fn begin(start: Start<'_>) -> (Url, LoginAttempt) {
     let mut url = start.metadata.authorization_endpoint.clone();
     for (name, value) in own_parameters(&start) {
         url.query_pairs_mut().append_pair(name, &value);
+    }
+    for (name, value) in step_up_parameters(&start) {
+        append_new(&mut url, name, &value);
     }
     for (name, value) in start.extra {
         append_new(&mut url, name, value);
@@ -93,6 +110,13 @@ fn own_parameters(start: &Start<'_>) -> [(&'static str, String); 8] {
     ]
 }
 
+/// What a route asks for. Providers that go by their own session first time understand `prompt=login`
+/// (Core 3.1.2.1).
+fn step_up_parameters(start: &Start<'_>) -> Vec<(&'static str, String)> {
+    let again = start.again.then(|| ("prompt", "login".to_owned()));
+    start.step_up.parameters().into_iter().chain(again).collect()
+}
+
 fn append_new(url: &mut Url, name: &str, value: &str) {
     if url.query_pairs().all(|(present, _)| present != name) {
         url.query_pairs_mut().append_pair(name, value);
@@ -110,6 +134,8 @@ fn attempt(start: Start<'_>) -> LoginAttempt {
         redirect_uri: start.redirect_uri.to_string(),
         return_to: start.return_to,
         started_at: start.now,
+        step_up: start.step_up,
+        again: start.again,
     }
 }
 
@@ -124,6 +150,10 @@ mod tests {
     const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
 
     fn begun(endpoint: &str, extra: &[(Arc<str>, Arc<str>)]) -> (Url, LoginAttempt) {
+        begun_with(endpoint, extra, &StepUp::default())
+    }
+
+    fn begun_with(endpoint: &str, extra: &[(Arc<str>, Arc<str>)], step_up: &StepUp) -> (Url, LoginAttempt) {
         let metadata = Metadata {
             issuer: Issuer("https://op.test".into()),
             authorization_endpoint: endpoint.parse().unwrap(),
@@ -147,6 +177,8 @@ mod tests {
             nonce: "nonce-1".to_owned(),
             verifier: VERIFIER.to_owned(),
             now: UnixTime::from_secs(100),
+            step_up: step_up.clone(),
+            again: !step_up.is_empty(),
         })
     }
 
@@ -200,5 +232,27 @@ mod tests {
         assert_eq!(all("prompt"), ["login"]);
         assert_eq!(all("state"), ["state-1"]);
         assert_eq!(all("tenant"), ["1"]);
+    }
+    #[test]
+    fn what_a_route_asks_for_is_sent_and_kept_and_wins_over_extra_parameters() {
+        let asked = StepUp { acr: vec!["phr".into()], max_age: Some(std::time::Duration::from_mins(5)) };
+        let extra = [("acr_values".into(), "pwd".into()), ("prompt".into(), "none".into())];
+        let (url, attempt) = begun_with("https://op.test/auth", &extra, &asked);
+        for (name, wanted) in [("acr_values", "phr"), ("max_age", "300"), ("prompt", "login")] {
+            let found: Vec<_> = url.query_pairs().filter(|(key, _)| key == name).collect();
+            assert_eq!(found.len(), 1, "{name}");
+            assert_eq!(found[0].1, wanted, "{name}");
+        }
+        assert_eq!((attempt.step_up, attempt.again), (asked, true));
+    }
+
+    #[test]
+    fn an_attempt_of_an_older_version_asked_for_nothing() {
+        let (_, attempt) = begun("https://op.test/auth", &[]);
+        let mut written = serde_json::to_value(&attempt).unwrap();
+        written.as_object_mut().unwrap().remove("again");
+        assert_eq!(written.get("step_up"), None);
+        let read: LoginAttempt = serde_json::from_value(written).unwrap();
+        assert_eq!((read.step_up, read.again), (StepUp::default(), false));
     }
 }

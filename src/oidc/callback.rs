@@ -206,6 +206,8 @@ mod tests {
             redirect_uri: HERE.to_owned(),
             return_to: ReturnTo::root(),
             started_at: START,
+            step_up: crate::oidc::step_up::StepUp::default(),
+            again: false,
         }
     }
 

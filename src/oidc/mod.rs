@@ -9,6 +9,7 @@ pub mod id_token;
 pub mod logout_token;
 pub mod metadata;
 pub mod revocation;
+pub mod step_up;
 pub mod userinfo;
 
 use std::fmt;

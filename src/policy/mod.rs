@@ -1,8 +1,14 @@
 //! May they: [`evaluate`] turns a rule and a subject into a [`Permit`] or a [`Denial`]. Pure.
 
-use std::sync::Arc;
+pub mod step_up;
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::UnixTime;
 use crate::identity::Identity;
+use crate::oidc::step_up::StepUp;
+use step_up::Unmet;
 
 /// Who the gateway decided is asking.
 #[derive(Clone, Debug)]
@@ -55,6 +61,8 @@ pub struct Rule {
     /// Groups of which the person must have at least one; empty: any. Only with
     /// [`Access::SignedIn`] (`config` refuses it elsewhere).
     pub groups: Vec<Arc<str>>,
+    /// How the person must have been authenticated; as with `groups`.
+    pub step_up: StepUp,
 }
 
 /// The right to be forwarded. Only [`evaluate`] makes one: forgetting to authorize does not compile.
@@ -80,18 +88,22 @@ pub enum Denial {
     /// None of the groups that the route asks for.
     #[error("the person is in none of the groups that the route asks for")]
     GroupMissing,
+    /// Not authenticated as the route asks for; another sign-in may bring that.
+    #[error(transparent)]
+    StepUpRequired(#[from] Unmet),
 }
 
-/// Applies a rule to a subject.
+/// Applies a rule to a subject at a time, with the tolerated difference of clocks.
 ///
 /// # Errors
-/// [`Denial`].
-pub fn evaluate(rule: &Rule, subject: &Subject) -> Result<Permit, Denial> {
+/// [`Denial`]; groups first, because no sign-in brings those.
+pub fn evaluate(rule: &Rule, subject: &Subject, now: UnixTime, leeway: Duration) -> Result<Permit, Denial> {
     match (rule.access, subject) {
         (Access::Public, _) | (Access::Optional, Subject::Anonymous(_)) => Ok(Permit { identity: None }),
         (Access::SignedIn, Subject::Anonymous(why)) => Err(Denial::SignInRequired(*why)),
         (Access::Optional | Access::SignedIn, Subject::Known(identity, _)) => {
             require_group(&rule.groups, identity)?;
+            step_up::check(&rule.step_up, &identity.authentication, now, leeway)?;
             Ok(Permit { identity: Some(Arc::clone(identity)) })
         }
     }
@@ -109,6 +121,7 @@ fn require_group(wanted: &[Arc<str>], identity: &Identity) -> Result<(), Denial>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Authentication;
 
     fn person(groups: Option<&[&str]>) -> Subject {
         let identity = Identity {
@@ -119,12 +132,22 @@ mod tests {
             email_verified: false,
             preferred_username: None,
             groups: groups.map(|groups| groups.iter().map(|&group| group.into()).collect()),
+            authentication: Authentication { acr: Some("pwd".into()), time: Some(UnixTime::from_secs(900)) },
         };
         Subject::Known(Arc::new(identity), Via::Session)
     }
 
     fn rule(access: Access, groups: &[&str]) -> Rule {
-        Rule { access, groups: groups.iter().map(|&group| group.into()).collect() }
+        Rule {
+            access,
+            groups: groups.iter().map(|&group| group.into()).collect(),
+            step_up: StepUp::default(),
+        }
+    }
+
+    fn asking(groups: &[&str], acr: &str, max_age: u64) -> Rule {
+        let step_up = StepUp { acr: vec![acr.into()], max_age: Some(Duration::from_secs(max_age)) };
+        Rule { step_up, ..rule(Access::SignedIn, groups) }
     }
 
     #[test]
@@ -149,9 +172,30 @@ mod tests {
             ("no groups", rule(Access::SignedIn, &["a"]), &person(Some(&[])), Err(Denial::GroupMissing)),
             ("unknown groups", rule(Access::SignedIn, &["a"]), &person(None), Err(Denial::GroupMissing)),
             ("nobody before groups", rule(Access::SignedIn, &["a"]), &nobody, sign_in),
+            ("authenticated as asked", asking(&[], "pwd", 100), &person(None), Ok(true)),
+            (
+                "too long ago",
+                asking(&[], "pwd", 94),
+                &person(None),
+                Err(Denial::StepUpRequired(Unmet::TooOld)),
+            ),
+            (
+                "in another way",
+                asking(&[], "phr", 100),
+                &person(None),
+                Err(Denial::StepUpRequired(Unmet::Acr)),
+            ),
+            (
+                "groups before what a sign-in could bring",
+                asking(&["a"], "phr", 1),
+                &person(None),
+                Err(Denial::GroupMissing),
+            ),
+            ("nobody before step-up", asking(&[], "phr", 1), &nobody, sign_in),
         ];
         for (name, rule, subject, wanted) in cases {
-            let found = evaluate(rule, subject).map(|permit| permit.identity().is_some());
+            let found = evaluate(rule, subject, UnixTime::from_secs(1000), Duration::from_secs(5))
+                .map(|permit| permit.identity().is_some());
             assert_eq!(found, *wanted, "{name}");
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::host::suffixes;
 use super::path::prefixes;
 use super::{HostPattern, PathPrefix};
+use crate::oidc::authorize::Parameters;
 use crate::policy::Rule;
 use crate::web::{Host, Target};
 
@@ -68,6 +69,8 @@ pub struct Route {
     pub forward_authorization: bool,
     /// The provider for this route's sign-ins, instead of the choice.
     pub provider: Option<crate::oidc::ProviderId>,
+    /// Extra authorization parameters of this route's sign-ins; they win over the provider's.
+    pub authorization_params: Parameters,
 }
 
 /// All routes, compiled.
@@ -170,6 +173,7 @@ mod tests {
             forward_access_token: false,
             forward_authorization: true,
             provider: None,
+            authorization_params: Vec::new(),
         }
     }
 

@@ -25,5 +25,6 @@ mod proxy;
 mod sessions;
 mod sign_in;
 mod sign_out;
+mod step_up;
 mod tls;
 mod token_cases;

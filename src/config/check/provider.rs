@@ -9,6 +9,7 @@ use crate::config::file::{self, List};
 use crate::config::problem::Told;
 use crate::config::read::{Field, Named};
 use crate::idp::{ClientAuthMethod, ProviderSettings};
+use crate::oidc::authorize::Parameters;
 use crate::oidc::{ClientId, Issuer, ProviderId};
 use crate::secret::Secret;
 use crate::token::Algorithm;
@@ -181,20 +182,18 @@ impl Check<'_> {
         let Some(list) = field.optional()? else {
             return Ok(SCOPES.iter().map(|&scope| scope.into()).collect());
         };
+        let rule = |text: &str| rules::token(text).map_err(|_none| "is not one scope");
         let scopes = all(list
             .into_iter()
-            .map(|scope| scope.parse(&mut self.problems, scope_token).element(&mut self.problems)))?;
+            .map(|scope| scope.parse(&mut self.problems, rule).element(&mut self.problems)))?;
         if !scopes.iter().any(|scope| &**scope == "openid") {
             return Err(self.problems.add(&place, "does not list \"openid\", without which nobody signs in"));
         }
         Ok(scopes)
     }
 
-    #[expect(clippy::type_complexity, reason = "the type of ProviderSettings::authorization_params")]
-    fn authorization_params(
-        &mut self,
-        field: Field<Named<String>>,
-    ) -> Result<Vec<(Arc<str>, Arc<str>)>, Told> {
+    /// Of a provider or of a route.
+    pub(super) fn authorization_params(&mut self, field: Field<Named<String>>) -> Result<Parameters, Told> {
         let Named(rows) = field.or(Named::default())?;
         all(rows.into_iter().map(|(name, value)| {
             let place = value.place.clone();
@@ -202,7 +201,7 @@ impl Check<'_> {
                 return Err(self.problems.add(&place, "is set by the gateway itself"));
             }
             if name == "max_age" {
-                let message = "would not be checked when the person comes back, so it would promise too much";
+                let message = "would not be checked when the person comes back; write require = { max_age = \"5m\" } on a route";
                 return Err(self.problems.add(&place, message));
             }
             let value = value.element(&mut self.problems)?;
@@ -246,10 +245,4 @@ fn issuer(text: &str) -> Result<Issuer, &'static str> {
         return Err("has a query or a fragment, which an issuer never has");
     }
     Ok(Issuer(text.into()))
-}
-
-/// RFC 6749 section 3.3.
-fn scope_token(text: &str) -> Result<Arc<str>, &'static str> {
-    let fits = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
-    if !text.is_empty() && text.bytes().all(fits) { Ok(text.into()) } else { Err("is not one scope") }
 }

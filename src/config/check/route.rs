@@ -10,8 +10,10 @@ use super::rules::{self, between, one_of};
 use super::{Check, DAY, HOUR, MINUTE, SECOND, all};
 use crate::config::file::{self, List};
 use crate::config::problem::{Place, Told};
-use crate::config::read::Field;
+use crate::config::read::{Field, Named};
 use crate::oidc::ProviderId;
+use crate::oidc::authorize::Parameters;
+use crate::oidc::step_up::StepUp;
 use crate::policy::{Access, Rule};
 use crate::route::{HostPattern, PathPrefix, Route, Upstream, UpstreamId};
 
@@ -20,6 +22,11 @@ const ACCESS: &[(&str, Access)] =
 
 /// Whether the client's `Host` is kept.
 const HOST_HEADER: &[(&str, bool)] = &[("keep", true), ("upstream", false)];
+
+/// The most bytes of a route's authentication contexts.
+const MAX_ACR_BYTES: usize = 512;
+
+const EMPTY_REQUIRE: &str = "is empty; leave `require` out to let everybody in";
 
 /// The routes, and the upstreams that their ids point into.
 pub(super) struct Checked {
@@ -68,6 +75,7 @@ impl Check<'_> {
             access,
             require,
             provider,
+            authorization_params,
             host_header,
             forward_access_token,
             forward_authorization,
@@ -83,6 +91,7 @@ impl Check<'_> {
         let name = self.route_name(name, &host_written, &path, context);
         let rule = self.rule(access, require);
         let provider = self.route_provider(provider, access, context.providers);
+        let params = self.route_params(authorization_params, access);
         let keep_host = host_header.parse(&mut self.problems, one_of(HOST_HEADER)).or(true);
         let forward_access_token = self.forward_access_token(forward_access_token, access);
         let timeouts = self.timeouts(connect_timeout, read_timeout, idle_timeout);
@@ -99,6 +108,7 @@ impl Check<'_> {
             forward_access_token: forward_access_token?,
             forward_authorization: forward_authorization.or(true)?,
             provider: provider?,
+            authorization_params: params?,
         })
     }
 
@@ -150,23 +160,57 @@ impl Check<'_> {
 
     fn rule(&mut self, access: Result<Access, Told>, require: Field<file::Require>) -> Result<Rule, Told> {
         let place = require.place.clone();
-        let Some(file::Require { groups }) = require.optional()? else {
-            return Ok(Rule { access: access?, groups: Vec::new() });
+        let Some(file::Require { groups, acr, max_age }) = require.optional()? else {
+            return Ok(Rule { access: access?, ..Rule::default() });
         };
         if access.is_ok_and(|access| access != Access::SignedIn) {
             return Err(self.problems.add(&place, "has a meaning only with access = \"signed-in\""));
         }
-        let groups_place = groups.place.clone();
-        let groups = groups.required(&mut self.problems, "a list of groups, one of which is enough")?;
-        if groups.is_empty() {
-            return Err(self
-                .problems
-                .add(&groups_place, "is empty; leave `require` out to let everybody in"));
+        if !groups.is_written() && !acr.is_written() && !max_age.is_written() {
+            return Err(self.problems.add(&place, EMPTY_REQUIRE));
         }
-        let groups = all(groups
-            .into_iter()
-            .map(|group| group.parse(&mut self.problems, rules::not_empty).element(&mut self.problems)))?;
-        Ok(Rule { access: access?, groups: groups.into_iter().map(Arc::from).collect() })
+        let groups = self.require_any(groups, |text| rules::not_empty(text).map(Arc::from));
+        let acr = self.acr(acr);
+        // Under half a minute a difference of clocks would send people round and round.
+        let max_age = max_age.check(&mut self.problems, between(30 * SECOND, 400 * DAY)).optional();
+        let step_up = StepUp { acr: acr?, max_age: max_age? };
+        Ok(Rule { access: access?, groups: groups?, step_up })
+    }
+
+    /// A list of which one is enough; empty where it is not written.
+    fn require_any(
+        &mut self,
+        field: Field<List<String>>,
+        rule: impl Fn(&str) -> Result<Arc<str>, &'static str>,
+    ) -> Result<Vec<Arc<str>>, Told> {
+        let place = field.place.clone();
+        let Some(list) = field.optional()? else { return Ok(Vec::new()) };
+        if list.is_empty() {
+            return Err(self.problems.add(&place, EMPTY_REQUIRE));
+        }
+        all(list.into_iter().map(|text| text.parse(&mut self.problems, &rule).element(&mut self.problems)))
+    }
+
+    /// They travel in a URL, a header and a cookie, which has little room.
+    fn acr(&mut self, field: Field<List<String>>) -> Result<Vec<Arc<str>>, Told> {
+        let place = field.place.clone();
+        let rule = |text: &str| rules::token(text).map_err(|_none| "is not one authentication context");
+        let acr = self.require_any(field, rule)?;
+        if acr.iter().map(|acr| acr.len()).sum::<usize>() > MAX_ACR_BYTES {
+            return Err(self.problems.add(&place, format!("is longer than {MAX_ACR_BYTES} bytes together")));
+        }
+        Ok(acr)
+    }
+
+    fn route_params(
+        &mut self,
+        field: Field<Named<String>>,
+        access: Result<Access, Told>,
+    ) -> Result<Parameters, Told> {
+        if access == Ok(Access::Public) && field.is_written() {
+            return Err(self.problems.add(&field.place, "has no effect: nobody signs in on a public route"));
+        }
+        self.authorization_params(field)
     }
 
     fn route_provider(

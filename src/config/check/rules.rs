@@ -1,6 +1,7 @@
 //! Rules for single values; an error is a complaint that follows the value: "is not …".
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use url::{Host, Url};
@@ -74,6 +75,15 @@ pub(super) fn not_empty(text: &str) -> Result<String, &'static str> {
     }
     Ok(text.to_owned())
 }
+
+/// A word that can stand in a list with spaces and between quotes: RFC 6749 3.3.
+pub(super) fn token(text: &str) -> Result<Arc<str>, NoToken> {
+    let fits = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+    if !text.is_empty() && text.bytes().all(fits) { Ok(text.into()) } else { Err(NoToken) }
+}
+
+/// What is no [`token`].
+pub(super) struct NoToken;
 
 /// Address and port.
 pub(super) fn socket_address(text: &str) -> Result<SocketAddr, &'static str> {

@@ -7,6 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::*;
 use crate::config::{EXAMPLE, known_keys};
+use crate::oidc::step_up::StepUp;
 use crate::policy::Access;
 use crate::route::HostPattern;
 
@@ -373,6 +374,76 @@ fn wrong_values_of_sessions_claims_and_headers_are_told() {
 }
 
 #[test]
+fn a_route_may_ask_for_groups_contexts_and_a_recent_sign_in() {
+    let rule = |lines: &str| {
+        let settings = settings("[[route]]", lines);
+        settings.gateway.routes.iter().next().unwrap().rule.clone()
+    };
+    let all = rule("require = { groups = [\"a\"], acr = [\"phr\", \"urn:x\"], max_age = \"5m\" }");
+    assert_eq!(all.groups, ["a".into()]);
+    assert_eq!(all.step_up, StepUp { acr: vec!["phr".into(), "urn:x".into()], max_age: Some(5 * MINUTE) });
+    assert!(rule("require = { acr = [\"phr\"] }").groups.is_empty());
+    assert!(rule("require = { groups = [\"a\"] }").step_up.is_empty());
+    let long = format!("require = {{ acr = [{}] }}", ["\"aaaaaaaaaaaaaaaa\""; 33].join(", "));
+    assert!(
+        problems("[[route]]", &long)[0]
+            .starts_with("route[0].require.acr: is longer than 512 bytes together")
+    );
+}
+
+#[test]
+fn wrong_requirements_and_parameters_of_a_route_are_told() {
+    assert_told(&[
+        ("[[route]]", "require = { groups = [] }", &["route[0].require.groups: is empty"]),
+        ("[[route]]", "require = {}", &["route[0].require: is empty; leave `require` out"]),
+        (
+            "[[route]]",
+            "require = { group = [\"a\"] }",
+            &["route[0].require: is empty", "route[0].require.group: unknown key; did you mean `groups`?"],
+        ),
+        ("[[route]]", "require = { acr = [] }", &["route[0].require.acr: is empty"]),
+        ("[[route]]", "require = { acr = \"phr\" }", &["route[0].require.acr: \"phr\" is not a list"]),
+        (
+            "[[route]]",
+            "require = { acr = [\"a b\", \"c\\\"d\", \"é\"] }",
+            &[
+                "route[0].require.acr[0]: \"a b\" is not one authentication context",
+                "route[0].require.acr[1]: ",
+                "route[0].require.acr[2]: \"é\" is not one authentication context",
+            ],
+        ),
+        (
+            "[[route]]",
+            "require = { max_age = \"29s\" }",
+            &["route[0].require.max_age: \"29s\" is not between 30s and "],
+        ),
+        (
+            "[[route]]",
+            "require = { max_age = 300 }",
+            &["route[0].require.max_age: 300 is not a duration such as \"30s\""],
+        ),
+        (
+            "[[route]]",
+            "access = \"public\"\nauthorization_params = { prompt = \"login\" }",
+            &["route[0].authorization_params: has no effect: nobody signs in on a public route"],
+        ),
+        (
+            "[[route]]",
+            "authorization_params = { nonce = \"1\", max_age = \"1\" }",
+            &[
+                "route[0].authorization_params.nonce: is set by the gateway itself",
+                "route[0].authorization_params.max_age: would not be checked",
+            ],
+        ),
+        (
+            "[[route]]",
+            "access = \"optional\"\nrequire = { groups = [\"a\"] }",
+            &["route[0].require: has a meaning only with access = \"signed-in\""],
+        ),
+    ]);
+}
+
+#[test]
 fn wrong_values_of_a_route_are_told() {
     assert_told(&[
         (
@@ -421,21 +492,6 @@ fn wrong_values_of_a_route_are_told() {
             "[[route]]",
             "access = \"private\"",
             &["route[0].access: \"private\" is not one of \"signed-in\", \"optional\", \"public\""],
-        ),
-        ("[[route]]", "require = { groups = [] }", &["route[0].require.groups: is empty"]),
-        ("[[route]]", "require = {}", &["route[0].require.groups: is missing"]),
-        (
-            "[[route]]",
-            "require = { group = [\"a\"] }",
-            &[
-                "route[0].require.groups: is missing",
-                "route[0].require.group: unknown key; did you mean `groups`?",
-            ],
-        ),
-        (
-            "[[route]]",
-            "access = \"optional\"\nrequire = { groups = [\"a\"] }",
-            &["route[0].require: has a meaning only with access = \"signed-in\""],
         ),
         (
             "[[route]]",
