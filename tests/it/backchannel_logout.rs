@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::browser::Browser;
+use crate::support::certified_provider::CertifiedProvider;
 use crate::support::client::{Request, Response};
 use crate::support::gateway::Gateway;
 use crate::support::scripted_provider::{Call, ScriptedProvider};
@@ -69,6 +70,35 @@ fn remove(claims: &mut Value, names: &[&str]) {
     for name in names {
         claims.as_object_mut().unwrap().remove(*name);
     }
+}
+
+#[test]
+fn a_certified_provider_signs_one_of_two_browsers_out() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::in_front_of(&upstream);
+    // The provider finds the gateway on loopback by a name that it can resolve.
+    let here = format!("http://localhost:{}", gateway.address().port());
+    let provider = CertifiedProvider::builder().backchannel_logout(&format!("{here}{PATH}")).start();
+    let gateway = gateway
+        .provider(provider.entry())
+        .config(&format!("[[host]]\nname = \"localhost\"\npublic_url = \"{here}\""))
+        .route(&format!("host = \"localhost\"\nupstream = \"{}\"\naccess = \"public\"", upstream.url()))
+        .start();
+    let sign_in = |name| {
+        let mut browser = Browser::new(&gateway);
+        assert_eq!(browser.sign_in(PAGE, name).status(), 200);
+        browser
+    };
+    let (mut desk, mut sofa, mut bob) = (sign_in("alice"), sign_in("alice"), sign_in("bob"));
+
+    let asked = desk.open(&format!("{}session/end", provider.issuer()));
+    let done = desk.submit(&asked, &[("logout", "yes")]);
+    assert!(done.html().contains("Certified provider: signed out"), "{}", done.html());
+
+    gateway.wait_for_log(&["\"logout_heard\"", "\"sessions\":1"]);
+    assert!(!is_signed_in(&mut desk), "the browser that signed out at the provider");
+    assert!(is_signed_in(&mut sofa), "the same person in another browser");
+    assert!(is_signed_in(&mut bob));
 }
 
 #[test]

@@ -125,8 +125,11 @@ function configuration(settings, keys) {
     conformIdTokenClaims: true,
     pkce: { required: () => true },
     ttl: { AccessToken: settings.access_token_ttl ?? 3600, IdToken: 3600, Session: 86400, Grant: 86400, Interaction: 600 },
+    // It does not call loopback addresses unless told that they are meant.
+    fetch: (url, options) => globalThis.fetch(url, { ...options, dispatcher: undefined }),
     features: {
       devInteractions: { enabled: false },
+      backchannelLogout: { enabled: true },
       rpInitiatedLogout: {
         enabled: settings.end_session ?? true,
         logoutSource(ctx, form) {

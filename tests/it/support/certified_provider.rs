@@ -19,6 +19,7 @@ pub struct Builder {
     path: &'static str,
     port: u16,
     hosts: Vec<String>,
+    backchannel_logout: Option<String>,
 }
 
 /// The provider; accounts `alice`, `bob` and `carol`, the password is the name.
@@ -41,6 +42,7 @@ impl CertifiedProvider {
             path: "/application/o/intranet/",
             port: ports::free(),
             hosts: vec![format!("https://{WIKI}")],
+            backchannel_logout: None,
         }
     }
 }
@@ -67,6 +69,13 @@ impl Builder {
         self
     }
 
+    /// Tells this URL of every sign-out, and of which session.
+    #[must_use]
+    pub fn backchannel_logout(mut self, url: &str) -> Self {
+        self.backchannel_logout = Some(url.into());
+        self
+    }
+
     /// With TLS.
     #[must_use]
     pub fn tls(mut self, certificate: &Certificate) -> Self {
@@ -83,25 +92,30 @@ impl Builder {
         let issuer = format!("{scheme}://localhost:{}{}", self.port, self.path);
         self.settings["issuer"] = json!(issuer);
         self.settings["port"] = json!(self.port);
-        self.settings["clients"] = CLIENTS.iter().map(|method| client(method, &self.hosts)).collect();
+        self.settings["clients"] = CLIENTS.iter().map(|method| self.client(method)).collect();
         let mut program = Program::start("provider.mjs");
         assert_eq!(program.ask(&self.settings)["ready"], json!(issuer));
         CertifiedProvider { program, issuer, client_ids: CLIENTS.to_vec() }
     }
-}
 
-fn client(method: &str, hosts: &[String]) -> Value {
-    let at = |path: &str| -> Value { hosts.iter().map(|host| json!(format!("{host}{path}"))).collect() };
-    let mut client = json!({
-        "client_id": method,
-        "token_endpoint_auth_method": method,
-        "redirect_uris": at("/oauth2/callback"),
-        "post_logout_redirect_uris": at("/oauth2/signed_out"),
-    });
-    if method != "none" {
-        client["client_secret"] = json!(AWKWARD_SECRET);
+    fn client(&self, method: &str) -> Value {
+        let at =
+            |path: &str| -> Value { self.hosts.iter().map(|host| json!(format!("{host}{path}"))).collect() };
+        let mut client = json!({
+            "client_id": method,
+            "token_endpoint_auth_method": method,
+            "redirect_uris": at("/oauth2/callback"),
+            "post_logout_redirect_uris": at("/oauth2/signed_out"),
+        });
+        if method != "none" {
+            client["client_secret"] = json!(AWKWARD_SECRET);
+        }
+        if let Some(url) = &self.backchannel_logout {
+            client["backchannel_logout_uri"] = json!(url);
+            client["backchannel_logout_session_required"] = json!(true);
+        }
+        client
     }
-    client
 }
 
 impl CertifiedProvider {
