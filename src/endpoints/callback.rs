@@ -3,9 +3,10 @@
 use super::Call;
 use crate::clock::UnixTime;
 use crate::gateway::sessions::BeginError;
-use crate::gateway::{Refusal, SetCookies, Wish, internal, redirect};
+use crate::gateway::{Refusal, SetCookies, Wish, diagnosis, internal, redirect};
 use crate::identity::{Authentication, Identity};
 use crate::idp::{Provider, SignInError, SignedIn};
+use crate::oidc::TokenError;
 use crate::oidc::authorize::LoginAttempt;
 use crate::oidc::callback::{self, ATTEMPT_LIFETIME, CallbackError, Outcome, Params};
 use crate::oidc::exchange::ExchangeError;
@@ -15,6 +16,7 @@ use crate::session::{Purpose, Session, SessionId};
 use crate::store::{StoreError, StoreKey};
 use crate::web::Reply;
 use crate::web::cookie::{self, Found};
+use crate::web::return_to::ReturnTo;
 
 /// A failed sign-in: the refusal for the person, the detail for the log.
 struct Failure {
@@ -33,17 +35,7 @@ pub(super) async fn answer(call: &Call<'_>, cookies: &mut SetCookies) -> Result<
     match complete(call, provider, cookies).await {
         Ok(reply) => Ok(reply),
         Err(Failure { refusal, detail }) => {
-            let (request, id) = (call.request, &provider.settings().id.0);
-            let events = &call.gateway.shared().events;
-            events.sign_in_failed(
-                &request.id,
-                id,
-                refusal.code(),
-                &detail,
-                request.client,
-                request.user_agent(),
-            );
-            Err(refusal)
+            Err(call.gateway.sign_in_failed(call.request, provider, refusal, &detail))
         }
     }
 }
@@ -57,12 +49,24 @@ fn provider<'a>(call: &Call<'a>) -> Option<&'a Provider> {
 
 async fn complete(call: &Call<'_>, provider: &Provider, cookies: &mut SetCookies) -> Result<Reply, Failure> {
     let params = callback::parse(call.request.target.query().unwrap_or_default())?;
-    let (attempt, cookie_name) = find_attempt(call, &params)?;
-    check(call, provider, &params, &attempt).await?;
+    let name = call.site.cookies.login(params.state.expose());
+    let Some(attempt) = find_attempt(call, &name)? else {
+        let refusal = diagnosis::missing_cookie(call.request, params.state.expose());
+        return resume(call, &ReturnTo::root(), failure(refusal, "no login cookie for this state"), cookies)
+            .await;
+    };
+    match check(call, provider, &params, &attempt).await {
+        Ok(()) => {}
+        Err(over) if over.refusal == Refusal::LoginExpired => {
+            return resume(call, &attempt.return_to, over, cookies).await;
+        }
+        Err(failure) => return Err(failure),
+    }
     // From here on the attempt is spent, whatever comes of it.
-    cookies.delete(&cookie_name, call.site);
+    cookies.delete(&name, call.site);
     if !spend(call, &attempt).await? {
-        return replayed(call, &attempt).await;
+        let over = failure(Refusal::LoginReplayed, "the state was used before");
+        return resume(call, &attempt.return_to, over, cookies).await;
     }
     let code = match &params.outcome {
         Outcome::Code(code) => code,
@@ -76,21 +80,45 @@ async fn complete(call: &Call<'_>, provider: &Provider, cookies: &mut SetCookies
     set_cookie(call, &id, cookies)?;
     let (request, events) = (call.request, &call.gateway.shared().events);
     events.signed_in(&request.id, &attempt.provider.0, &user, request.client, request.user_agent());
-    redirect(attempt.return_to.as_str()).map_err(Failure::from)
+    on(call, &attempt.return_to, cookies)
 }
 
-fn find_attempt(call: &Call<'_>, params: &Params) -> Result<(LoginAttempt, String), Failure> {
-    let name = call.site.cookies.login(params.state.expose());
-    let value = match cookie::find(call.request.headers, &name) {
+/// On to the application: one round trip more.
+fn on(call: &Call<'_>, to: &ReturnTo, cookies: &mut SetCookies) -> Result<Reply, Failure> {
+    call.gateway.note_trip(call.request, call.site, cookies);
+    Ok(redirect(to.as_str())?)
+}
+
+/// A callback that can't be completed any more, reloaded or from a bookmark: on to the application where a
+/// session lives, else `over`. It never becomes a token request, nor by itself a new sign-in: a browser
+/// that loses its cookies would go round and round.
+async fn resume(
+    call: &Call<'_>,
+    to: &ReturnTo,
+    over: Failure,
+    cookies: &mut SetCookies,
+) -> Result<Reply, Failure> {
+    match call.gateway.session(call.site, call.request).await? {
+        Ok(_) => on(call, to, cookies),
+        Err(_) => Err(over),
+    }
+}
+
+/// The attempt in the cookie of this name; `None` where the browser sends none.
+fn find_attempt(call: &Call<'_>, name: &str) -> Result<Option<LoginAttempt>, Failure> {
+    let value = match cookie::find(call.request.headers, name) {
         Found::One(value) => value,
-        Found::Absent => return Err(failure(Refusal::LoginCookieMissing, "no login cookie for this state")),
+        Found::Absent => return Ok(None),
         Found::Several => {
             return Err(failure(Refusal::LoginStateMismatch, "several login cookies for one state"));
         }
     };
-    match call.gateway.open_attempt(&name, value, call.site) {
-        Some(attempt) => Ok((attempt, name)),
-        None => Err(failure(Refusal::LoginStateMismatch, "the login cookie does not open")),
+    match call.gateway.open_attempt(name, value, call.site) {
+        Some(attempt) => Ok(Some(attempt)),
+        None => Err(failure(
+            Refusal::LoginStateMismatch,
+            "the login cookie does not open: it was changed, or made by a gateway with other session keys",
+        )),
     }
 }
 
@@ -122,14 +150,6 @@ async fn spend(call: &Call<'_>, attempt: &LoginAttempt) -> Result<bool, Failure>
     let key = StoreKey::derive("spent state", &[attempt.state.expose().as_bytes()]);
     // As long as the attempt could still be accepted, and as long again for clocks that differ.
     Ok(call.gateway.shared().store.put_once(key, ATTEMPT_LIFETIME * 2).await?)
-}
-
-/// The second use of a callback: on to the page where a session lives already.
-async fn replayed(call: &Call<'_>, attempt: &LoginAttempt) -> Result<Reply, Failure> {
-    match call.gateway.session(call.site, call.request).await? {
-        Ok(_) => Ok(redirect(attempt.return_to.as_str())?),
-        Err(_) => Err(failure(Refusal::LoginReplayed, "the state was used before")),
-    }
 }
 
 /// AR-12: what was asked of the sign-in, against what it brought.
@@ -273,12 +293,21 @@ impl From<CallbackError> for Failure {
     }
 }
 
+/// RFC 6749 5.2: whether the token endpoint refuses the client, not the code.
+fn is_of_the_client(error: &str) -> bool {
+    matches!(error, "invalid_client" | "unauthorized_client")
+}
+
 impl From<SignInError> for Failure {
     fn from(error: SignInError) -> Self {
         let refusal = match &error {
             SignInError::Unavailable(_) | SignInError::Exchange(ExchangeError::Unavailable { .. }) => {
                 Refusal::ProviderUnavailable
             }
+            SignInError::Exchange(ExchangeError::Refused { error, .. }) if is_of_the_client(error) => {
+                Refusal::LoginFailedClient
+            }
+            SignInError::IdToken(TokenError::Clock(_)) => Refusal::LoginFailedClock,
             SignInError::Exchange(_) | SignInError::IdToken(_) | SignInError::Userinfo(_) => {
                 Refusal::LoginFailed
             }

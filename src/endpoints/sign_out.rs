@@ -13,7 +13,8 @@ use crate::secret::Secret;
 use crate::session::seal::seal_cookie;
 use crate::session::{Purpose, Session};
 use crate::store::StoreKey;
-use crate::web::{Reply, Request, cookie};
+use crate::web::cookie::{self, Found};
+use crate::web::{Reply, Request};
 
 /// How long the provider may take with the person before the return is no longer recognised.
 const RETURN_LIFETIME: Duration = Duration::from_mins(10);
@@ -58,10 +59,14 @@ async fn end(call: &Call<'_>) -> Result<Option<Session>, Refusal> {
     Ok(session.filter(|session| *session.host == *call.site.name))
 }
 
-/// Deletes the session cookie and every login attempt that the browser sent.
+/// Deletes the session cookie, every login attempt that the browser sent, and the count of its round trips:
+/// who signs out had a session that worked (AR-14).
 fn delete_cookies(call: &Call<'_>, cookies: &mut SetCookies) {
     let names = &call.site.cookies;
     cookies.delete(names.session(), call.site);
+    if cookie::find(call.request.headers, names.trips()) != Found::Absent {
+        cookies.delete(names.trips(), call.site);
+    }
     let mut attempts: Vec<&str> = cookie::pairs(call.request.headers)
         .filter_map(|(name, _)| std::str::from_utf8(name).ok())
         .filter(|name| name.starts_with(names.login_prefix()))

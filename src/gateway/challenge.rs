@@ -8,7 +8,7 @@ use http::header::{HeaderValue, WWW_AUTHENTICATE};
 use url::Url;
 use url::form_urlencoded::byte_serialize;
 
-use super::{Gateway, Refusal, SetCookies, internal, redirect, refusal};
+use super::{Gateway, Refusal, SetCookies, diagnosis, internal, redirect, refusal};
 use crate::idp::{Provider, ProviderSettings};
 use crate::oidc::authorize::{self, LoginAttempt, Parameters, Start};
 use crate::oidc::callback::ATTEMPT_LIFETIME;
@@ -161,7 +161,7 @@ impl Gateway {
     /// page asks for is asked of the provider.
     ///
     /// # Errors
-    /// [`Refusal::ProviderUnavailable`], or [`Refusal::Internal`] without entropy.
+    /// [`Refusal::LoginLoop`], [`Refusal::ProviderUnavailable`], or [`Refusal::Internal`] without entropy.
     pub async fn begin_sign_in(
         &self,
         request: &Request<'_>,
@@ -171,18 +171,11 @@ impl Gateway {
         cookies: &mut SetCookies,
     ) -> Result<Reply, Refusal> {
         let settings = provider.settings();
+        if let Err(refusal) = self.stop_loop(request, site, cookies).await {
+            return Err(self.sign_in_failed(request, provider, refusal, "one round trip after the other"));
+        }
         let metadata = provider.metadata().await.map_err(|error| {
-            let user_agent = request.user_agent();
-            let code = Refusal::ProviderUnavailable.code();
-            self.shared.events.sign_in_failed(
-                &request.id,
-                &settings.id.0,
-                code,
-                &error.to_string(),
-                request.client,
-                user_agent,
-            );
-            Refusal::ProviderUnavailable
+            self.sign_in_failed(request, provider, Refusal::ProviderUnavailable, &error.to_string())
         })?;
         let redirect_uri = self.url(site, &settings.callback_path)?;
         let route = self.route_of(request, &wish.return_to);
@@ -195,7 +188,7 @@ impl Gateway {
             extra: &extra_parameters(route, settings),
             redirect_uri: &redirect_uri,
             return_to: wish.return_to,
-            state,
+            state: state + diagnosis::mark(request, site),
             nonce,
             verifier,
             now: self.shared.clock.now(),
@@ -210,6 +203,26 @@ impl Gateway {
     fn route_of(&self, request: &Request<'_>, page: &ReturnTo) -> Option<&Arc<Route>> {
         let target = Target::parse(page.as_str().as_bytes()).ok()?;
         self.settings.routes.find(request.host, &target)
+    }
+
+    /// Tells of a sign-in that failed, with what the operator should change; returns the refusal.
+    #[must_use]
+    pub fn sign_in_failed(
+        &self,
+        request: &Request<'_>,
+        provider: &Provider,
+        refusal: Refusal,
+        detail: &str,
+    ) -> Refusal {
+        self.shared.events.sign_in_failed(
+            &request.id,
+            &provider.settings().id.0,
+            refusal.code(),
+            &refusal.explain(detail),
+            request.client,
+            request.user_agent(),
+        );
+        refusal
     }
 
     /// The public URL of an endpoint on a site.

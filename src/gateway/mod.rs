@@ -2,8 +2,10 @@
 //! pingora, no sockets.
 
 pub mod challenge;
+pub mod diagnosis;
 pub mod forward;
 pub mod logout;
+mod loops;
 pub mod paths;
 pub mod refusal;
 pub mod sessions;
@@ -31,6 +33,7 @@ pub(crate) use challenge::Need;
 pub use challenge::Wish;
 pub use forward::ForwardPlan;
 pub use paths::Paths;
+use refusal::Action;
 pub use refusal::Refusal;
 use sessions::{Found, Reading, ReadySession, Sessions};
 
@@ -139,14 +142,30 @@ impl Gateway {
         self.add_access_token(plan).await
     }
 
-    /// The answer for a refusal: a redirect to sign-in where the request can follow one, else the
-    /// page or JSON of the refusal.
-    pub async fn refuse(&self, request: &Request<'_>, refusal: Refusal, cookies: &mut SetCookies) -> Reply {
-        let challenged = match Need::of(refusal) {
-            Some(need) => self.challenge(request, need, cookies).await,
-            None => Err(refusal),
+    /// The answer for a refusal, and what became the refusal: a redirect to sign-in where the request can
+    /// follow one, else the page or JSON of the refusal.
+    pub async fn refuse(
+        &self,
+        request: &Request<'_>,
+        refusal: Refusal,
+        cookies: &mut SetCookies,
+    ) -> (Reply, Refusal) {
+        let Some(need) = Need::of(refusal) else { return (self.render(request, refusal), refusal) };
+        match self.challenge(request, need, cookies).await {
+            Ok(reply) => (reply, refusal),
+            Err(stopped) => (self.render_again(request, stopped), stopped),
+        }
+    }
+
+    /// As [`Gateway::render`], for a sign-in that could not begin: the button leads to the page that was
+    /// asked for.
+    fn render_again(&self, request: &Request<'_>, refusal: Refusal) -> Reply {
+        let Some(site) = self.site(request).filter(|_| refusal.row().retry) else {
+            return self.render(request, refusal);
         };
-        challenged.unwrap_or_else(|refusal| self.render(request, refusal))
+        let wanted = self.return_to(request.target.as_str(), &site);
+        let action = Action { label: "Try again", href: wanted.as_str() };
+        refusal::render_with(refusal, request, self.settings.demo, Some(action))
     }
 
     /// The page or JSON of a refusal.
@@ -559,7 +578,7 @@ mod tests {
             let refusal = rig.gateway.decide(&request.request()).await.map(|_| ()).unwrap_err();
             assert_eq!(refusal, Refusal::StoreUnavailable, "{path}");
             let mut cookies = SetCookies::default();
-            let reply = rig.gateway.refuse(&request.request(), refusal, &mut cookies).await;
+            let (reply, _) = rig.gateway.refuse(&request.request(), refusal, &mut cookies).await;
             assert_eq!(reply.status, 503);
             assert!(reply.headers.contains_key("retry-after"));
             assert!(cookies.0.is_empty(), "an outage deletes no cookie");
@@ -606,7 +625,7 @@ mod tests {
             }
             let refusal = rig.gateway.decide(&request.request()).await.map(|_| ()).unwrap_err();
             let mut cookies = SetCookies::default();
-            let reply = rig.gateway.refuse(&request.request(), refusal, &mut cookies).await;
+            let (reply, _) = rig.gateway.refuse(&request.request(), refusal, &mut cookies).await;
             assert_eq!(reply.status, 401, "{name}");
             assert!(reply.headers.contains_key("www-authenticate"), "{name}");
             assert!(!reply.headers.contains_key("location"), "{name}");

@@ -25,6 +25,11 @@ pub enum Refusal {
     StepUpRequired,
     CrossSite,
     LoginCookieMissing,
+    LoginStale,
+    LoginFramed,
+    LoginOverHttp,
+    LoginOtherHost,
+    LoginLoop(Loop),
     LoginMalformed,
     LoginStateMismatch,
     LoginExpired,
@@ -32,6 +37,8 @@ pub enum Refusal {
     LoginDenied,
     LoginFailed,
     StepUpFailed,
+    LoginFailedClock,
+    LoginFailedClient,
     ProviderUnavailable,
     StoreUnavailable,
     UpstreamUnresolved,
@@ -39,6 +46,21 @@ pub enum Refusal {
     UpstreamFailed,
     UpstreamTimeout,
     Internal,
+}
+
+/// Why a browser signs in again and again: what it shows of that when it is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Loop {
+    /// No session cookie comes back.
+    CookieLost,
+    /// One comes that does not open, or two.
+    CookieUnreadable,
+    /// The session is not in the store.
+    SessionLost,
+    /// The session's time is over at once.
+    SessionEnded,
+    /// The session lives: something else asks for a new one.
+    SignedIn,
 }
 
 /// How a refusal is told.
@@ -54,14 +76,22 @@ pub struct Row {
     pub advice: &'static str,
     /// Whether the page offers to start again.
     pub retry: bool,
+    /// What the operator should change or look at; for the log, may be empty.
+    pub hint: &'static str,
+}
+
+impl Row {
+    const fn hinted(self, hint: &'static str) -> Self {
+        Self { hint, ..self }
+    }
 }
 
 const fn row(code: &'static str, status: StatusCode, message: &'static str, advice: &'static str) -> Row {
-    Row { code, status, message, advice, retry: false }
+    Row { code, status, message, advice, retry: false, hint: "" }
 }
 
 const fn retry(code: &'static str, status: StatusCode, message: &'static str, advice: &'static str) -> Row {
-    Row { code, status, message, advice, retry: true }
+    Row { code, status, message, advice, retry: true, hint: "" }
 }
 
 const LATER: &str = "Try again in a moment. If it goes on, tell your administrator the request id.";
@@ -81,6 +111,11 @@ impl Refusal {
         Self::StepUpRequired,
         Self::CrossSite,
         Self::LoginCookieMissing,
+        Self::LoginStale,
+        Self::LoginFramed,
+        Self::LoginOverHttp,
+        Self::LoginOtherHost,
+        Self::LoginLoop(Loop::CookieLost),
         Self::LoginMalformed,
         Self::LoginStateMismatch,
         Self::LoginExpired,
@@ -88,6 +123,8 @@ impl Refusal {
         Self::LoginDenied,
         Self::LoginFailed,
         Self::StepUpFailed,
+        Self::LoginFailedClock,
+        Self::LoginFailedClient,
         Self::ProviderUnavailable,
         Self::StoreUnavailable,
         Self::UpstreamUnresolved,
@@ -154,9 +191,47 @@ impl Refusal {
             Self::LoginCookieMissing => retry(
                 "login_cookie_missing",
                 S::BAD_REQUEST,
-                "This sign-in was not started in this browser, or was already completed.",
-                "Start again from the application. Allow cookies for this site, and don't bookmark sign-in pages.",
+                "This sign-in was not started in this browser, or its cookie was lost on the way.",
+                "Start again, in one browser from start to end. If that ends here too, allow cookies for this site: \
+                 private windows and extensions may block them.",
+            )
+            .hinted(
+                "cookies are blocked, a proxy in front drops Set-Cookie, or what people open is not the public_url",
             ),
+            Self::LoginStale => retry(
+                "login_stale",
+                S::BAD_REQUEST,
+                "This sign-in is over.",
+                "It was completed before, or others that began later took its place. Start again; a bookmark \
+                 should lead to the application, not to a sign-in page.",
+            ),
+            Self::LoginFramed => retry(
+                "login_framed",
+                S::BAD_REQUEST,
+                "Sign-in does not work inside another site's page.",
+                "Open the application in a tab of its own: browsers keep its cookies from pages of other sites.",
+            )
+            .hinted("the application is embedded in a page of another site, where its cookies are not sent"),
+            Self::LoginOverHttp => retry(
+                "login_over_http",
+                S::BAD_REQUEST,
+                "This sign-in began over http, and its cookie needs https.",
+                "Open the application with https:// in front of its name.",
+            )
+            .hinted(
+                "X-Forwarded-Proto said http where the sign-in began: have the load balancer redirect http to https",
+            ),
+            Self::LoginOtherHost => retry(
+                "login_other_host",
+                S::BAD_REQUEST,
+                "This sign-in began under another name than this one.",
+                "Start again from here, and open the application under this name from now on.",
+            )
+            .hinted(
+                "X-Forwarded-Host said another name where the sign-in began: let the load balancer keep Host and \
+                 give that name a route, or have it redirect to the public_url",
+            ),
+            Self::LoginLoop(cause) => login_loop(cause),
             Self::LoginMalformed => retry(
                 "login_malformed",
                 S::BAD_REQUEST,
@@ -190,6 +265,20 @@ impl Refusal {
                 "The page needs a stronger or more recent sign-in than the sign-in service gave.",
                 "If you skipped a second step there, open the page again and take it. If you were offered none, tell your administrator the code and the request id.",
             ),
+            Self::LoginFailedClock => retry(
+                "login_failed_clock",
+                S::BAD_REQUEST,
+                "The sign-in could not be completed, because two clocks disagree.",
+                "It is not your clock. Tell your administrator the code and the request id.",
+            )
+            .hinted("the provider's clock and this machine's differ: set both by NTP, or raise the provider's leeway"),
+            Self::LoginFailedClient => retry(
+                "login_failed_client",
+                S::BAD_REQUEST,
+                "The sign-in service does not accept this gateway.",
+                TELL,
+            )
+            .hinted("the provider refuses the client: check client_id, client_secret and client_auth"),
             Self::ProviderUnavailable => retry(
                 "provider_unavailable",
                 S::SERVICE_UNAVAILABLE,
@@ -233,11 +322,54 @@ impl Refusal {
         self.row().code
     }
 
+    /// What happened, for the log: with what the operator should change, where that is known.
+    #[must_use]
+    pub fn explain(self, detail: &str) -> String {
+        match self.row().hint {
+            "" => detail.to_owned(),
+            hint => format!("{detail}; {hint}"),
+        }
+    }
+
     /// The status.
     #[must_use]
     pub const fn status(self) -> StatusCode {
         self.row().status
     }
+}
+
+/// One code for all loops, words for each cause.
+const fn login_loop(cause: Loop) -> Row {
+    let (advice, hint) = match cause {
+        Loop::CookieLost => (
+            "Each time it worked, but your browser did not keep the cookie that says so. Allow cookies for this \
+             site, also in private windows and extensions, then try again.",
+            "the session cookie never comes back: a browser that refuses it, or a proxy in front that drops or \
+             rewrites Set-Cookie",
+        ),
+        Loop::CookieUnreadable => (
+            "Each time it worked, but your browser sends a cookie that can't be used here. Delete this site's \
+             cookies, then try again.",
+            "the session cookie comes back and can't be used: gateways behind one name with different session \
+             keys, or two cookies of its name",
+        ),
+        Loop::SessionLost => (
+            "Each time it worked, but your session was gone at once.",
+            "the session is not in the store: gateways behind one name share no sessions, so each browser has to \
+             get to the same one",
+        ),
+        Loop::SessionEnded => (
+            "Each time it worked, but your session was over at once.",
+            "the session's time is over at once: session.idle_timeout or max_lifetime is short, or the clock jumps",
+        ),
+        Loop::SignedIn => (
+            "You are signed in, but the application keeps asking for a new sign-in.",
+            "the session lives: the application itself sends people to sign-in, perhaps because it does not see \
+             who they are",
+        ),
+    };
+    let message = "You were sent to sign in again and again, so this was stopped.";
+    retry("login_loop", StatusCode::BAD_REQUEST, message, advice).hinted(hint)
 }
 
 impl From<Denial> for Refusal {
@@ -325,5 +457,22 @@ mod tests {
             assert!(refusal.status().as_u16() >= 400, "{refusal:?}");
             assert!(refusal.code().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
         }
+    }
+
+    #[test]
+    fn each_cause_of_a_loop_has_words_of_its_own_for_people_and_operators() {
+        let causes =
+            [Loop::CookieLost, Loop::CookieUnreadable, Loop::SessionLost, Loop::SessionEnded, Loop::SignedIn];
+        let rows = causes.map(|cause| Refusal::LoginLoop(cause).row());
+        let words: HashSet<_> = rows.iter().flat_map(|row| [row.advice, row.hint]).collect();
+        assert_eq!(words.len(), 2 * causes.len());
+        assert!(rows.iter().all(|row| row.code == "login_loop" && row.retry));
+    }
+
+    #[test]
+    fn the_log_says_what_to_change_where_that_is_known() {
+        let told = Refusal::LoginFailedClock.explain("`iat` lies in the future");
+        assert!(told.starts_with("`iat` lies in the future; ") && told.contains("NTP"), "{told}");
+        assert_eq!(Refusal::LoginFailed.explain("x"), "x");
     }
 }

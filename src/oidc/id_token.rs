@@ -142,8 +142,13 @@ mod tests {
         ];
         for (name, claims, told) in rows {
             let error = verdict(KEY.sign(&claims).unwrap(), &keys()).unwrap_err();
-            let TokenError::Rejected(text) = &error else { panic!("{name}: {error}") };
+            let (text, is_of_time) = match &error {
+                TokenError::Rejected(text) => (text, false),
+                TokenError::Clock(text) => (text, true),
+                TokenError::UnknownKey { .. } => panic!("{name}: {error}"),
+            };
             assert!(text.contains(told), "{name}: {text}");
+            assert_eq!(is_of_time, ["expired", "past", "`nbf`"].contains(&told), "{name}");
         }
         let header = json!({"alg": "ES256", "kid": "k1", "typ": "logout+jwt"}).to_string();
         let token = KEY.sign_parts(header.as_bytes(), claims().to_string().as_bytes()).unwrap();

@@ -45,6 +45,9 @@ pub enum TokenError {
         /// The token's key id, cut and cleaned.
         kid: Option<String>,
     },
+    /// The times in it and this machine's clock don't go together.
+    #[error("{0}")]
+    Clock(String),
     /// Everything else; the text names the rule that failed and never holds the token.
     #[error("{0}")]
     Rejected(String),
@@ -64,7 +67,14 @@ impl From<VerifyError> for TokenError {
 
 impl From<RuleError> for TokenError {
     fn from(error: RuleError) -> Self {
-        Self::Rejected(error.to_string())
+        let is_of_time = matches!(
+            error,
+            RuleError::Expired
+                | RuleError::IssuedInFuture
+                | RuleError::IssuedTooLongAgo
+                | RuleError::NotYetValid
+        );
+        if is_of_time { Self::Clock(error.to_string()) } else { Self::Rejected(error.to_string()) }
     }
 }
 

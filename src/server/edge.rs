@@ -131,9 +131,9 @@ impl Edge {
     }
 
     async fn refuse(&self, head: &RequestHeader, exchange: &mut Exchange, refusal: Refusal) -> Verdict {
-        exchange.record.refusal = Some(refusal);
         let mut cookies = SetCookies::default();
-        let mut reply = self.gateway.refuse(&exchange.request(head), refusal, &mut cookies).await;
+        let (mut reply, refusal) = self.gateway.refuse(&exchange.request(head), refusal, &mut cookies).await;
+        exchange.record.refusal = Some(refusal);
         for cookie in cookies.0 {
             reply.headers.append(SET_COOKIE, cookie);
         }

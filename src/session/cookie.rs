@@ -37,6 +37,12 @@ impl CookieNames {
         if self.secure { "__Host-portcullis-sign-out" } else { "portcullis-sign-out" }
     }
 
+    /// `__Host-portcullis-trips` or `portcullis-trips`.
+    #[must_use]
+    pub const fn trips(&self) -> &'static str {
+        if self.secure { "__Host-portcullis-trips" } else { "portcullis-trips" }
+    }
+
     /// The start of the names of login attempts.
     #[must_use]
     pub const fn login_prefix(&self) -> &'static str {
@@ -88,6 +94,7 @@ mod tests {
         let cases = [
             ("session", secure.session(), plain.session()),
             ("sign-out", secure.sign_out(), plain.sign_out()),
+            ("trips", secure.trips(), plain.trips()),
             ("login", secure.login_prefix(), plain.login_prefix()),
         ];
         for (name, with, without) in cases {
@@ -108,7 +115,7 @@ mod tests {
     fn every_name_of_ours_is_ours() {
         for names in [CookieNames::new(true), CookieNames::new(false)] {
             let login = names.login("state");
-            for name in [names.session(), names.sign_out(), names.login_prefix(), &login] {
+            for name in [names.session(), names.sign_out(), names.trips(), names.login_prefix(), &login] {
                 assert!(is_ours(name.as_bytes()), "{name}");
             }
         }

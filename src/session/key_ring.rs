@@ -25,6 +25,8 @@ pub enum Purpose {
     LoginCookie,
     /// The state of a sign-out on its way through the provider.
     SignOutCookie,
+    /// When the last sign-ins of a browser ended.
+    TripsCookie,
 }
 
 impl Purpose {
@@ -34,6 +36,7 @@ impl Purpose {
             Self::SessionCookie => "session cookie",
             Self::LoginCookie => "login cookie",
             Self::SignOutCookie => "sign-out cookie",
+            Self::TripsCookie => "trips cookie",
         }
     }
 }
@@ -165,6 +168,7 @@ pub(super) struct KeySet {
     session: Aes256Gcm,
     login: Aes256Gcm,
     sign_out: Aes256Gcm,
+    trips: Aes256Gcm,
     record: Zeroizing<[u8; 32]>,
 }
 
@@ -213,6 +217,7 @@ impl KeySet {
             session: cookie(Purpose::SessionCookie),
             login: cookie(Purpose::LoginCookie),
             sign_out: cookie(Purpose::SignOutCookie),
+            trips: cookie(Purpose::TripsCookie),
             record: Zeroizing::new(derive(secret, "records")),
         }
     }
@@ -228,6 +233,7 @@ impl KeySet {
             Purpose::SessionCookie => &self.session,
             Purpose::LoginCookie => &self.login,
             Purpose::SignOutCookie => &self.sign_out,
+            Purpose::TripsCookie => &self.trips,
         }
     }
 

@@ -232,6 +232,7 @@ impl io::Write for JsonBuffer {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::io::Write as _;
 
     use serde_json::json;
@@ -366,6 +367,7 @@ mod tests {
         let cases = [
             ("purpose", Purpose::LoginCookie, NAME, HOST),
             ("another purpose", Purpose::SignOutCookie, NAME, HOST),
+            ("a third purpose", Purpose::TripsCookie, NAME, HOST),
             ("name", SESSION, "portcullis", HOST),
             ("case of the name", SESSION, "__host-portcullis", HOST),
             ("host", SESSION, NAME, "files.example.com"),
@@ -381,9 +383,10 @@ mod tests {
 
     #[test]
     fn the_purpose_is_in_the_associated_data_too() {
-        let aads = [Purpose::SessionCookie, Purpose::LoginCookie, Purpose::SignOutCookie]
-            .map(|purpose| cookie_aad(&[1], purpose, NAME, HOST));
-        assert!(aads[0] != aads[1] && aads[1] != aads[2] && aads[0] != aads[2]);
+        let purposes =
+            [Purpose::SessionCookie, Purpose::LoginCookie, Purpose::SignOutCookie, Purpose::TripsCookie];
+        let aads: HashSet<_> = purposes.map(|purpose| cookie_aad(&[1], purpose, NAME, HOST)).into();
+        assert_eq!(aads.len(), purposes.len());
     }
 
     #[test]

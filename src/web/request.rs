@@ -93,6 +93,12 @@ impl<'a> Request<'a> {
         self.names_html() && !self.is_made_by_a_script()
     }
 
+    /// Whether a browser says that the page it asks for is shown in a frame.
+    #[must_use]
+    pub fn is_framed(&self) -> bool {
+        matches!(single(self.headers, &SEC_FETCH_DEST), Single::One(b"iframe" | b"frame"))
+    }
+
     /// Whether it opens a WebSocket (RFC 6455 4.1): GET, `Upgrade: websocket`, `Connection: upgrade`.
     #[must_use]
     pub fn is_websocket(&self) -> bool {

@@ -11,6 +11,7 @@ use crate::support::certificate::Authority;
 use crate::support::certified_provider::CertifiedProvider;
 use crate::support::gateway::Gateway;
 use crate::support::node::Program;
+use crate::support::scripted_provider::ScriptedProvider;
 use crate::support::upstream::Upstream;
 use crate::support::{ports, wait_for};
 
@@ -119,7 +120,10 @@ fn two_tabs_sign_in_over_https_at_a_certified_provider_and_out_of_both() {
         (&session["secure"], &session["httpOnly"], &session["sameSite"], &session["path"]),
         (&json!(true), &json!(true), &json!("Lax"), &json!("/"))
     );
-    assert_eq!(seen["cookies"].as_array().map(Vec::len), Some(1), "attempts' cookies are gone");
+    let names: Vec<&str> =
+        seen["cookies"].as_array().unwrap().iter().filter_map(|cookie| cookie["name"].as_str()).collect();
+    assert_eq!(names.len(), 2, "attempts' cookies are gone: {names:?}");
+    assert!(names.contains(&"__Host-portcullis-trips"), "{names:?}");
     assert!(seen["signedOut"].as_str().is_some_and(|heading| !heading.is_empty()));
     assert_eq!(seen["after"], "Certified provider: sign in", "the other tab is signed out as well");
     assert!(cookie(&seen["left"], "__Host-portcullis").is_none());
@@ -158,4 +162,27 @@ fn the_pages_are_styled_accessible_and_need_no_script() {
         assert_eq!((&page["styled"], &page["overflows"]), (&json!(true), &json!(false)), "{name}");
         assert!(page["title"].as_str().is_some_and(|title| !title.is_empty()), "{name}");
     }
+}
+
+#[test]
+fn ar_14_a_loop_ends_on_a_page_before_the_browser_gives_up() {
+    let (upstream, provider) = (Upstream::start(), ScriptedProvider::start());
+    let again = "HTTP/1.1 302 Found\r\nLocation: /oauth2/start?rd=/loop\r\nContent-Length: 0\r\n\r\n";
+    upstream.answers("/loop", again.as_bytes());
+    let builder = Gateway::empty().tls(&[HOST]);
+    let origin = format!("https://{HOST}:{}", builder.address().port());
+    let _gateway = builder
+        .route(&format!("host = \"{HOST}\"\nupstream = \"{}\"", upstream.url()))
+        .config(&format!("[[host]]\nname = \"{HOST}\"\npublic_url = \"{origin}\""))
+        .provider(provider.entry())
+        .start();
+    let paths = json!({ "login-loop": "/loop" });
+    let seen = browse("pages", json!({ "origin": origin, "paths": paths }));
+    let page = &seen["seen"][0];
+    assert_eq!(
+        (&page["status"], &page["errors"], &page["overflows"]),
+        (&json!(400), &json!([]), &json!(false))
+    );
+    let text = page["text"].as_str().unwrap_or_default();
+    assert!(text.contains("login_loop") && text.contains("the application keeps asking"), "{text}");
 }

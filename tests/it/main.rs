@@ -20,6 +20,7 @@ mod docs;
 mod doctor;
 mod harness;
 mod headers;
+mod login_loop;
 mod operation;
 mod proxy;
 mod sessions;

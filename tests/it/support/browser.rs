@@ -10,8 +10,8 @@ use super::cookie_jar::CookieJar;
 use super::form::{find_form, links};
 use super::gateway::{Gateway, WIKI};
 
-/// More redirects than any honest sign-in needs.
-const MAX_REDIRECTS: usize = 12;
+/// After so many redirects browsers give up.
+const MAX_REDIRECTS: usize = 20;
 
 /// A browser.
 #[derive(Clone, Default)]
@@ -171,7 +171,7 @@ impl Browser {
         mut hops: Vec<(Url, Response)>,
     ) -> Page {
         hops.push((url.clone(), response.clone()));
-        assert!(hops.len() <= MAX_REDIRECTS, "too many redirects: {hops:?}");
+        assert!(hops.len() <= MAX_REDIRECTS + 1, "too many redirects: {hops:?}");
         match response.field("location") {
             // 307 and 308 repeat the body; nothing here may ever use them (RFC 9700, 4.12).
             Some(location) if matches!(response.status, 301..=303) => {

@@ -25,6 +25,8 @@ pub struct Cookie {
 #[derive(Clone, Debug, Default)]
 pub struct CookieJar {
     cookies: Vec<Cookie>,
+    /// The browser keeps no cookie whose name starts like this.
+    pub blocks: Option<String>,
     /// Every `Set-Cookie` that was not accepted, with the reason.
     pub rejected: Vec<String>,
 }
@@ -32,6 +34,9 @@ pub struct CookieJar {
 impl CookieJar {
     /// Takes a `Set-Cookie` field of an answer from `url`.
     pub fn take(&mut self, url: &Url, field: &str) {
+        if self.blocks.as_ref().is_some_and(|start| field.starts_with(start)) {
+            return;
+        }
         match parse(url, field) {
             Err(reason) => self.rejected.push(format!("{reason}: {field}")),
             Ok((cookie, expired)) => {
