@@ -1,6 +1,10 @@
-//! Values that must not be seen: zeroed when dropped, `[redacted]` in any print.
+//! Values that must not be seen: zeroed when dropped, `[redacted]` in any print; and how they come out of
+//! files.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
 
 use subtle::ConstantTimeEq as _;
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -40,6 +44,55 @@ impl<T: Zeroize + AsRef<[u8]>> PartialEq for Secret<T> {
 }
 
 impl<T: Zeroize + AsRef<[u8]>> Eq for Secret<T> {}
+
+/// Larger than any secret or configuration file; a device file ends here.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// Why there is no secret; it holds nothing of what was found. The text follows the place.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// No file, no permission, no UTF-8.
+    #[error("can't be read: {0}")]
+    Read(#[from] std::io::Error),
+    /// Something else than a secret.
+    #[error("can't be read: it is larger than {MAX_FILE_BYTES} bytes")]
+    TooLarge,
+    /// Nothing, or white space.
+    #[error("is empty")]
+    Empty,
+    /// More than one line.
+    #[error("holds a line break or another control character")]
+    Control,
+}
+
+/// The text of a file, of any number of lines.
+///
+/// # Errors
+/// [`LoadError`].
+pub fn load(path: &Path) -> Result<Secret<String>, LoadError> {
+    let mut text = Secret::new(String::new());
+    let read = File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text.0)?;
+    if read as u64 > MAX_FILE_BYTES {
+        return Err(LoadError::TooLarge);
+    }
+    Ok(text)
+}
+
+/// A secret of one line, without the one newline that editors and `echo` put at its end.
+///
+/// # Errors
+/// [`LoadError::Empty`], [`LoadError::Control`].
+pub fn one_line(text: &Secret<String>) -> Result<Secret<String>, LoadError> {
+    let text = text.0.strip_suffix('\n').unwrap_or(&text.0);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.is_empty() {
+        return Err(LoadError::Empty);
+    }
+    if text.chars().any(char::is_control) {
+        return Err(LoadError::Control);
+    }
+    Ok(Secret::new(text.to_owned()))
+}
 
 /// Whether two byte strings are the same, in time that depends only on their lengths.
 #[must_use]

@@ -16,8 +16,8 @@ use proc_macro2::{Delimiter, Spacing, TokenStream, TokenTree};
 /// `pingora`) and the files, by the start of their path below `src/`.
 const OWNERS: &[(&str, &[&str])] = &[
     ("pingora", &["server/"]),
-    // cli installs the crypto provider; config checks that certificate and key fit.
-    ("rustls", &["server/", "cli", "config/"]),
+    // cli installs the crypto provider; config checks that certificate and key fit; PEM files.
+    ("rustls", &["server/", "cli", "config/", "token/private_key"]),
     ("redb", &["store/disk"]),
     ("reqwest", &["idp/transport"]),
     ("openidconnect", &["oidc/"]),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::problem::{Place, Problems};
-use super::read::{Field, Named, Read as _, SecretRef, Size, section};
+use super::read::{Field, Named, OneOrMore, Read as _, SecretRef, Size, section};
 
 /// A list of `T`, each element with its own place.
 pub(super) type List<T> = Vec<Field<T>>;
@@ -68,10 +68,16 @@ section! {
         issuer: String,
         /// The client identifier.
         client_id: String,
-        /// The client secret.
-        client_secret: SecretRef,
+        /// The client secrets.
+        client_secret: OneOrMore<SecretRef>,
+        /// The client's private keys.
+        client_key: OneOrMore<SecretRef>,
         /// How the client authenticates.
         client_auth: String,
+        /// What the keys sign with.
+        client_key_algorithm: String,
+        /// Whom client assertions are for.
+        client_assertion_audience: String,
         /// What is asked for.
         scopes: List<String>,
         /// Extra parameters of the authorization request.

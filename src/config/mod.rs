@@ -138,8 +138,7 @@ pub fn load(path: &Path) -> Result<Settings, ConfigError> {
         key_pair: &outside::check_key_pair,
         ca_file: &outside::check_ca_file,
     };
-    let unreadable =
-        |error| vec![Problem { path: String::new(), message: format!("can't be read: {error}") }];
+    let unreadable = |message| vec![Problem { path: String::new(), message }];
     let text = outside::read_text(path).map_err(unreadable);
     let settings = text.and_then(|text| check::check(&text, &outside));
     settings.map_err(|problems| ConfigError { file: path.display().to_string(), problems })

@@ -1,7 +1,5 @@
 //! What the check asks of the machine: secrets, certificates, the environment.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,57 +9,36 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::TlsSettings;
-use super::check::KeyPairError;
+use super::check::{Found, KeyPairError};
 use super::read::SecretRef;
-use crate::secret::Secret;
-
-/// Larger than any secret or configuration file; a device file ends here.
-const MAX_FILE_BYTES: u64 = 4 << 20;
+use crate::secret::{self, Secret};
 
 /// Reads a file of text.
 pub(super) fn read_text(path: &Path) -> Result<String, String> {
-    let mut text = String::new();
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let read = file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    if read as u64 > MAX_FILE_BYTES {
-        return Err(format!("it is larger than {MAX_FILE_BYTES} bytes"));
-    }
-    Ok(text)
+    let text = secret::load(path).map_err(|error| error.to_string())?;
+    Ok(text.expose().clone())
 }
 
-/// The contents of a secret reference; the complaint names the place and never the contents.
+/// The contents of a secret reference, and where it was read; the complaint names the place and never the
+/// contents. The text may have many lines.
 pub(super) fn read_secret(
     base: &Path,
     variable: impl Fn(&str) -> Option<String>,
     reference: &SecretRef,
-) -> Result<Secret<String>, String> {
-    let (text, place) = match reference {
+) -> Result<Found, String> {
+    match reference {
         SecretRef::File(file) => {
             let path = base.join(file);
             let place = format!("the secret file {}", path.display());
-            let text = read_text(&path).map_err(|error| format!("{place} can't be read: {error}"))?;
-            (Secret::new(text), place)
+            let text = secret::load(&path).map_err(|error| format!("{place} {error}"))?;
+            Ok(Found { text, place, file: Some(path) })
         }
         SecretRef::Env(name) => {
             let place = format!("the environment variable {name:?}");
             let text = variable(name).ok_or_else(|| format!("{place} is not set, or not UTF-8"))?;
-            (Secret::new(text), place)
+            Ok(Found { text: Secret::new(text), place, file: None })
         }
-    };
-    let text = without_newline(text.expose());
-    if text.is_empty() {
-        return Err(format!("{place} is empty"));
     }
-    if text.chars().any(char::is_control) {
-        return Err(format!("{place} holds a line break or another control character"));
-    }
-    Ok(Secret::new(text.to_owned()))
-}
-
-/// The text without the one newline that editors and `echo` put at its end.
-fn without_newline(text: &str) -> &str {
-    let text = text.strip_suffix('\n').unwrap_or(text);
-    text.strip_suffix('\r').unwrap_or(text)
 }
 
 /// The value of an environment variable.
@@ -113,7 +90,7 @@ mod tests {
     fn from_file(contents: &[u8]) -> Result<Secret<String>, String> {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("secret"), contents).unwrap();
-        read_secret(dir.path(), |_| None, &SecretRef::File("secret".to_owned()))
+        read_secret(dir.path(), |_| None, &SecretRef::File("secret".to_owned()))?.one_line()
     }
 
     #[test]
@@ -156,7 +133,8 @@ mod tests {
     #[test]
     fn a_secret_of_the_environment_is_that_of_the_named_variable() {
         let variable = |name: &str| (name == "OURS").then(|| "hunter2".to_owned());
-        let read = |name: &str| read_secret(Path::new(""), variable, &SecretRef::Env(name.to_owned()));
+        let read =
+            |name: &str| read_secret(Path::new(""), variable, &SecretRef::Env(name.to_owned()))?.one_line();
         assert_eq!(read("OURS"), Ok(Secret::new("hunter2".to_owned())));
         assert!(read("THEIRS").unwrap_err().contains("\"THEIRS\" is not set"));
     }

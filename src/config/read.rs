@@ -306,6 +306,25 @@ impl<T: Read> Read for Vec<Field<T>> {
     }
 }
 
+/// One value, or a list of them.
+#[derive(Clone, Debug)]
+pub(super) struct OneOrMore<T>(pub(super) Vec<Field<T>>);
+
+impl<T: Read> Read for OneOrMore<T> {
+    const SECRET: bool = T::SECRET;
+
+    fn read(value: &DeValue<'_>, place: &Place, problems: &mut Problems) -> Result<Self, Told> {
+        if matches!(value, DeValue::Array(_)) {
+            return Vec::read(value, place, problems).map(Self);
+        }
+        Ok(Self(vec![field(value, place.clone(), problems)]))
+    }
+
+    fn keys(path: &str, found: &mut Vec<String>) {
+        T::keys(path, found);
+    }
+}
+
 fn not_a_list(value: &DeValue<'_>, place: &Place, secret: bool) -> String {
     if matches!(value, DeValue::Table(_)) {
         return format!("one table is not a list of tables; write [[{}]]", place.path);

@@ -296,7 +296,8 @@ mod tests {
         assert_eq!(listeners, [SocketAddr::from((Ipv4Addr::LOCALHOST, demo.gateway_port))]);
         assert_eq!(settings.admin, Some(SocketAddr::from((Ipv4Addr::LOCALHOST, demo.admin_port))));
         let [provider] = settings.providers.as_slice() else { panic!("{:?}", settings.providers) };
-        assert_eq!(provider.client_secret.as_ref(), Some(&demo.client.secret));
+        let [secret] = provider.client.secrets.as_slice() else { panic!("{:?}", provider.client) };
+        assert_eq!(secret.value, demo.client.secret);
         let redirect = format!("/{}", provider.callback_path);
         assert!(demo.client.redirect_uri.ends_with(&redirect), "{redirect}");
     }

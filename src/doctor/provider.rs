@@ -216,7 +216,7 @@ async fn client(
         }
         Ok(MadeUpCode::ClientRefused(error)) => report.fail(
             format!("refuses this client at its token endpoint ({error})"),
-            "are `client_id` and `client_secret` right, and is `client_auth` what the provider has for this client?",
+            "are `client_id` and `client_secret` or `client_key` right, and is `client_auth` what the provider has for this client?",
         ),
         Ok(MadeUpCode::Unclear(answer)) => report.warn(
             format!("can't be told whether it takes this client: {answer}"),

@@ -2,6 +2,7 @@
 
 mod backchannel_logout;
 mod callback;
+mod jwks;
 mod sign_in;
 mod sign_out;
 mod signed_out;
@@ -32,6 +33,7 @@ enum Handler {
     BackchannelLogout,
     Start,
     Callback,
+    Jwks,
     SignIn,
     SignOut,
     SignedOut,
@@ -57,6 +59,7 @@ pub static TABLE: &[Endpoint] = &[
     row("sign_out", "GET, POST", FORM, Handler::SignOut),
     row("signed_out", "GET, HEAD", 0, Handler::SignedOut),
     row("userinfo", "GET", 0, Handler::Userinfo),
+    row("jwks", "GET, HEAD", 0, Handler::Jwks),
     row("backchannel_logout", "POST", LOGOUT_TOKEN, Handler::BackchannelLogout),
 ];
 
@@ -122,6 +125,7 @@ async fn run(
         Handler::SignOut => sign_out::answer(&call, cookies).await,
         Handler::SignedOut => Ok(signed_out::answer(&call, cookies)),
         Handler::Userinfo => userinfo::answer(&call).await,
+        Handler::Jwks => jwks::answer(&call).await,
         Handler::Nothing => Err(Refusal::NoRoute),
     }
 }

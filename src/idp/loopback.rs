@@ -10,6 +10,8 @@ use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -73,7 +75,9 @@ struct State {
     hanging: Vec<&'static str>,
     metadata: Value,
     claims: Value,
-    client_auth: &'static str,
+    client_auth: String,
+    secret: Option<&'static str>,
+    assertions: Vec<Value>,
 }
 
 impl Op {
@@ -90,7 +94,9 @@ impl Op {
             hanging: Vec::new(),
             metadata: Value::Null,
             claims: Value::Null,
-            client_auth: "",
+            client_auth: String::new(),
+            secret: None,
+            assertions: Vec::new(),
         };
         let hits = Arc::new(watch::Sender::new(Vec::new()));
         let op = Self { state: Arc::new(Mutex::new(state)), hits, down: Arc::default() };
@@ -163,9 +169,19 @@ impl Op {
         self.with(|state| change(&mut state.metadata));
     }
 
-    /// How the client authenticated last: `basic`, `post` or `none`.
-    pub(super) fn client_auth(&self) -> &'static str {
-        self.with(|state| state.client_auth)
+    /// How the client authenticated last: `basic`, `post`, `none`, or the algorithm of its assertion.
+    pub(super) fn client_auth(&self) -> String {
+        self.with(|state| state.client_auth.clone())
+    }
+
+    /// The claims of the assertions that came, unverified.
+    pub(super) fn assertions(&self) -> Vec<Value> {
+        self.with(|state| state.assertions.clone())
+    }
+
+    /// From now on this secret alone is taken, in a Basic header.
+    pub(super) fn take_secret(&self, secret: &'static str) {
+        self.with(|state| state.secret = Some(secret));
     }
 
     fn with<T>(&self, then: impl FnOnce(&mut State) -> T) -> T {
@@ -219,20 +235,42 @@ impl State {
         }
     }
 
+    fn shown(&mut self, headers: &HeaderMap, form: &HashMap<String, String>) -> String {
+        let has_header = headers.contains_key(header::AUTHORIZATION);
+        match (has_header, form.get("client_secret"), form.get("client_assertion")) {
+            (true, None, None) => "basic".to_owned(),
+            (false, Some(_), None) => "post".to_owned(),
+            (false, None, None) => "none".to_owned(),
+            (false, None, Some(assertion)) => {
+                self.assertions.push(part(assertion, 1));
+                part(assertion, 0)["alg"].as_str().unwrap().to_owned()
+            }
+            _ => "several ways".to_owned(),
+        }
+    }
+
     fn token(&mut self, headers: &HeaderMap, body: &Bytes) -> Reply {
         let form: HashMap<String, String> = url::form_urlencoded::parse(body).into_owned().collect();
-        self.client_auth = match (headers.contains_key(header::AUTHORIZATION), form.get("client_secret")) {
-            (true, None) => "basic",
-            (false, Some(_)) => "post",
-            (false, None) => "none",
-            (true, Some(_)) => "both",
-        };
+        self.client_auth = self.shown(headers, &form);
+        if self.secret.is_some_and(|secret| !shows_secret(headers, secret)) {
+            return reply(StatusCode::UNAUTHORIZED, &json!({"error": "invalid_client"}));
+        }
         let signer = if self.forged { &new_key("k1") } else { &self.signer };
         let id_token = signer.sign(&self.claims).unwrap();
         let tokens =
             json!({"access_token": "at", "token_type": "Bearer", "expires_in": 300, "id_token": id_token});
         reply(StatusCode::OK, &tokens)
     }
+}
+
+fn part(token: &str, index: usize) -> Value {
+    let part = token.split('.').nth(index).unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+}
+
+fn shows_secret(headers: &HeaderMap, secret: &str) -> bool {
+    let wanted = format!("Basic {}", STANDARD.encode(format!("client:{secret}")));
+    headers.get(header::AUTHORIZATION).is_some_and(|value| value == wanted.as_str())
 }
 
 fn new_key(kid: &str) -> SigningKey {

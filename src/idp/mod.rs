@@ -4,6 +4,7 @@
 //! counts. Requests run on the gateway's own runtime, whoever awaits them. What cannot be had is
 //! [`Unavailable`], never an empty answer.
 
+pub mod credentials;
 mod discovery;
 pub mod examine;
 mod flight;
@@ -22,17 +23,20 @@ use url::Url;
 
 use crate::clock::{Clock, UnixTime};
 use crate::oidc::authorize::LoginAttempt;
-use crate::oidc::exchange::{self, ClientAuth, CodeExchange, ExchangeError, TokenResponse};
+use crate::oidc::client_auth::{self, Assertion, ClientAuth, Signer};
+use crate::oidc::exchange::{self, CodeExchange, ExchangeError, TokenResponse};
 use crate::oidc::id_token::{self, Expected};
 use crate::oidc::logout_token::{self, LogoutToken};
 use crate::oidc::metadata::Metadata;
 use crate::oidc::revocation::{self, Revocation};
 use crate::oidc::userinfo::{self, PROTECTED, UserinfoError};
 use crate::oidc::{ClientId, Issuer, ProviderId, TokenError};
+use crate::random::random_token;
 use crate::secret::Secret;
 use crate::telemetry::Events;
 use crate::token::{Algorithm, Claims, KeySet, jwk};
 use crate::web::media_type;
+use credentials::{AssertionAudience, ClientSettings, Credential, Credentials};
 use discovery::Discovery;
 use flight::Flight;
 use jwks::{KeyCache, Origin};
@@ -43,17 +47,6 @@ const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
 /// The most bytes of a key set.
 const MAX_KEY_SET_BYTES: usize = jwk::MAX_BYTES;
-
-/// How the client authenticates, as configured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientAuthMethod {
-    /// `client_secret_basic`.
-    ClientSecretBasic,
-    /// `client_secret_post`.
-    ClientSecretPost,
-    /// `none`.
-    None,
-}
 
 /// A `[[provider]]`, checked.
 #[derive(Clone, Debug)]
@@ -66,11 +59,8 @@ pub struct ProviderSettings {
     pub issuer: Issuer,
     /// The client.
     pub client_id: ClientId,
-    /// The secret, if there is one.
-    pub client_secret: Option<Secret<String>>,
-    /// The method; `None`: `client_secret_basic` if the metadata lists it (or lists nothing), else
-    /// `client_secret_post`; `none` without a secret.
-    pub client_auth: Option<ClientAuthMethod>,
+    /// How it shows who it is.
+    pub client: ClientSettings,
     /// Scopes, `openid` among them.
     pub scopes: Vec<Arc<str>>,
     /// Extra authorization parameters.
@@ -150,6 +140,7 @@ pub struct Provider {
 struct Inner {
     settings: ProviderSettings,
     transport: Transport,
+    credentials: Arc<Credentials>,
     runtime: Handle,
     clock: Clock,
     events: Events,
@@ -185,7 +176,9 @@ impl Provider {
             .map_err(|error| setup_error(error.to_string()))?;
         let keys = KeyCache::new(clock.now());
         let key_flight = Flight::default();
-        let inner = Inner { settings, transport, runtime, clock, events, discovery, keys, key_flight };
+        let credentials = Arc::new(Credentials::new(&settings.id, &settings.client));
+        let inner =
+            Inner { settings, transport, credentials, runtime, clock, events, discovery, keys, key_flight };
         Ok(Arc::new(Self { inner: Arc::new(inner) }))
     }
 
@@ -221,7 +214,7 @@ impl Provider {
         self.inner.discovery.is_up()
     }
 
-    /// Exchanges the code (once, never retried: TE-3), verifies the ID token (an unknown key
+    /// Exchanges the code (once: TE-3), verifies the ID token (an unknown key
     /// refetches the key set once), asks userinfo if set, and merges the claims.
     ///
     /// # Errors
@@ -247,6 +240,15 @@ impl Provider {
     pub fn revoke(&self, token: Secret<String>, kind: revocation::Kind) {
         let inner = Arc::clone(&self.inner);
         self.inner.runtime.spawn(async move { inner.revoke(&token, kind).await });
+    }
+
+    /// The public halves of the client's keys, as they are on disk now; none where it has no keys.
+    pub async fn public_keys(&self) -> Vec<serde_json::Value> {
+        if self.inner.settings.client.keys.is_empty() {
+            return Vec::new();
+        }
+        self.inner.credentials.renew(&self.inner.runtime).await;
+        self.inner.credentials.public_keys()
     }
 
     /// Verifies a logout token that came from outside: an unknown key refetches the key set, at most
@@ -275,15 +277,17 @@ impl Inner {
         attempt: &LoginAttempt,
         code: &Secret<String>,
     ) -> Result<TokenResponse, SignInError> {
-        let request = exchange::request(&CodeExchange {
-            token_endpoint: &metadata.token_endpoint,
-            client_id: &self.settings.client_id,
-            auth: &client_auth(&self.settings, metadata),
-            code,
-            verifier: &attempt.verifier,
-            redirect_uri: &attempt.redirect_uri,
-        });
-        let answer = self.call("token", request, MAX_ANSWER_BYTES).await?;
+        let request = |auth: &ClientAuth| {
+            exchange::request(&CodeExchange {
+                token_endpoint: &metadata.token_endpoint,
+                client_id: &self.settings.client_id,
+                auth,
+                code,
+                verifier: &attempt.verifier,
+                redirect_uri: &attempt.redirect_uri,
+            })
+        };
+        let answer = self.call_as_client("token", metadata, request).await?;
         Ok(exchange::response(&answer)?)
     }
 
@@ -356,14 +360,11 @@ impl Inner {
     async fn revoke(&self, token: &Secret<String>, kind: revocation::Kind) {
         let Some(metadata) = self.discovery.metadata() else { return };
         let Some(endpoint) = &metadata.revocation_endpoint else { return };
-        let request = revocation::request(&Revocation {
-            endpoint,
-            client_id: &self.settings.client_id,
-            auth: &client_auth(&self.settings, &metadata),
-            token,
-            kind,
-        });
-        if let Err(error) = self.call("revocation", request, MAX_ANSWER_BYTES).await {
+        let request = |auth: &ClientAuth| {
+            let client_id = &self.settings.client_id;
+            revocation::request(&Revocation { endpoint, client_id, auth, token, kind })
+        };
+        if let Err(error) = self.call_as_client("revocation", &metadata, request).await {
             let provider = &*self.settings.id.0;
             tracing::warn!(event = "revocation_failed", provider, %error, "a token was not taken back");
         }
@@ -383,6 +384,55 @@ impl Inner {
         let answer = self.call("userinfo", request, MAX_ANSWER_BYTES).await?;
         let subject = claims.string("sub").ok().flatten().unwrap_or_default();
         Ok(Some(userinfo::response(&answer, subject)?))
+    }
+
+    /// A call at which the client shows who it is, with what is on disk now.
+    ///
+    /// TE-3: what is sent is sent once, with one exception: where two secrets overlap and the provider
+    /// answered exactly `invalid_client`, it is sent again with the other one. A provider authenticates the
+    /// client before it looks at a code (RFC 6749 3.2.1, 4.1.3), so that the code is not used up by then; and
+    /// where one counts it as used, the second answer is a refusal like the first.
+    async fn call_as_client(
+        &self,
+        call: &'static str,
+        metadata: &Metadata,
+        request: impl Fn(&ClientAuth) -> Result<http::Request<Vec<u8>>, http::Error>,
+    ) -> Result<http::Response<Bytes>, Unavailable> {
+        self.credentials.renew(&self.runtime).await;
+        let candidates = self.credentials.candidates(&metadata.token_endpoint_auth_methods);
+        let mut answer = Err(Unavailable { reason: format!("{call}: the client has nothing to show") });
+        for (index, credential) in candidates {
+            let auth = self.client_auth(&credential, metadata)?;
+            let found = self.call(call, request(&auth), MAX_ANSWER_BYTES).await?;
+            if !client_auth::is_client_refused(&found) {
+                self.credentials.worked(index);
+                return Ok(found);
+            }
+            answer = Ok(found);
+        }
+        answer
+    }
+
+    /// What one request shows; an assertion is made anew for each (TE-2).
+    fn client_auth(&self, credential: &Credential, metadata: &Metadata) -> Result<ClientAuth, Unavailable> {
+        let signer = match credential {
+            Credential::Plain(auth) => return Ok(auth.clone()),
+            Credential::Secret(secret) => Signer::Secret(secret),
+            Credential::Key(key) => Signer::Key(key),
+        };
+        let failed = |reason: String| Unavailable { reason: format!("no client assertion: {reason}") };
+        let audience = match self.settings.client.audience {
+            AssertionAudience::Issuer => &*self.settings.issuer.0,
+            AssertionAudience::TokenEndpoint => metadata.token_endpoint.as_str(),
+        };
+        let assertion = Assertion {
+            client_id: &self.settings.client_id,
+            audience,
+            jti: random_token::<16>().map_err(|error| failed(error.to_string()))?,
+            now: self.clock.now(),
+        };
+        let token = assertion.sign(signer).map_err(|error| failed(error.to_string()))?;
+        Ok(ClientAuth::Assertion(token))
     }
 
     /// One call to the provider, counted under `call`.
@@ -409,25 +459,6 @@ fn transport_options(settings: &ProviderSettings) -> Options {
     }
 }
 
-/// How the client authenticates: as configured, else by what the provider lists.
-fn client_auth(settings: &ProviderSettings, metadata: &Metadata) -> ClientAuth {
-    let Some(secret) = settings.client_secret.clone() else { return ClientAuth::None };
-    match settings.client_auth.unwrap_or_else(|| listed_auth(metadata)) {
-        ClientAuthMethod::ClientSecretBasic => ClientAuth::Basic(secret),
-        ClientAuthMethod::ClientSecretPost => ClientAuth::Post(secret),
-        ClientAuthMethod::None => ClientAuth::None,
-    }
-}
-
-fn listed_auth(metadata: &Metadata) -> ClientAuthMethod {
-    let methods = &metadata.token_endpoint_auth_methods;
-    if methods.is_empty() || methods.iter().any(|method| method == "client_secret_basic") {
-        ClientAuthMethod::ClientSecretBasic
-    } else {
-        ClientAuthMethod::ClientSecretPost
-    }
-}
-
 fn get(url: &Url) -> Result<http::Request<Vec<u8>>, http::Error> {
     http::Request::get(url.as_str()).header(http::header::ACCEPT, "application/json").body(Vec::new())
 }
@@ -451,8 +482,10 @@ mod tests {
     use axum::http::StatusCode;
     use serde_json::json;
 
+    use super::credentials::{ClientAuthMethod, Held};
     use super::loopback::{Op, reply};
     use super::*;
+    use crate::token::sign::SigningKey;
     use crate::web::return_to::ReturnTo;
 
     const NOW: UnixTime = UnixTime::from_secs(1_700_000_000);
@@ -491,8 +524,7 @@ mod tests {
             display_name: "Main".into(),
             issuer: Issuer(op.issuer().into()),
             client_id: ClientId("client".into()),
-            client_secret: Some(Secret::new("secret".to_owned())),
-            client_auth: None,
+            client: by_secret("secret"),
             scopes: vec!["openid".into()],
             authorization_params: Vec::new(),
             id_token_algorithms: vec![Algorithm::ES256],
@@ -503,6 +535,18 @@ mod tests {
             timeout: Duration::from_secs(10),
             callback_path: "callback".into(),
         }
+    }
+
+    fn by_secret(secret: &str) -> ClientSettings {
+        let secret = Secret::new(secret.to_owned());
+        let secrets = vec![Held { value: secret.clone(), text: secret, file: None }];
+        ClientSettings { secrets, ..ClientSettings::default() }
+    }
+
+    fn by_key() -> ClientSettings {
+        let value = SigningKey::generate(Algorithm::ES256, Some("client-key")).unwrap();
+        let keys = vec![Held { value, text: Secret::new(String::new()), file: None }];
+        ClientSettings { keys, ..ClientSettings::default() }
     }
 
     fn attempt(op: &Op) -> LoginAttempt {
@@ -646,7 +690,7 @@ mod tests {
         let rows = [
             (StatusCode::INTERNAL_SERVER_ERROR, json!({}), ExchangeError::Unavailable { status: 500 }),
             (StatusCode::BAD_REQUEST, json!({"error": "invalid_grant"}), refused),
-            (StatusCode::FOUND, json!({}), ExchangeError::Malformed("neither 200 nor an error")),
+            (StatusCode::FOUND, json!({}), ExchangeError::Malformed("an unexpected status")),
         ];
         for (status, body, wanted) in rows {
             let bench = Bench::new().await;
@@ -670,19 +714,28 @@ mod tests {
     #[tokio::test]
     async fn the_client_authenticates_as_configured_or_as_listed() {
         let listed = |methods: &[&str]| Some(json!(methods));
+        let both = || ClientSettings { keys: by_key().keys, ..by_secret("secret") };
+        let set = |method, client| ClientSettings { method: Some(method), ..client };
         let rows = [
-            ("nothing listed", None, None, "basic"),
-            ("basic listed", listed(&["client_secret_post", "client_secret_basic"]), None, "basic"),
-            ("post alone listed", listed(&["private_key_jwt", "client_secret_post"]), None, "post"),
+            ("nothing listed", None, by_secret("secret"), "basic"),
+            ("basic", listed(&["client_secret_post", "client_secret_basic"]), by_secret("secret"), "basic"),
+            ("post alone", listed(&["private_key_jwt", "client_secret_post"]), by_secret("secret"), "post"),
+            ("a MAC alone", listed(&["client_secret_jwt"]), by_secret("secret"), "HS256"),
+            ("none of ours", listed(&["private_key_jwt"]), by_secret("secret"), "basic"),
+            ("a key, not listed", None, by_key(), "ES256"),
+            ("both, the key listed", listed(&["client_secret_basic", "private_key_jwt"]), both(), "ES256"),
+            ("both, the key not listed", listed(&["client_secret_post"]), both(), "post"),
             (
                 "configured",
                 listed(&["client_secret_basic"]),
-                Some(ClientAuthMethod::ClientSecretPost),
+                set(ClientAuthMethod::ClientSecretPost, by_secret("secret")),
                 "post",
             ),
+            ("a MAC configured", None, set(ClientAuthMethod::ClientSecretJwt, by_secret("secret")), "HS256"),
+            ("a public client", None, ClientSettings::default(), "none"),
         ];
-        for (name, methods, configured, wanted) in rows {
-            let bench = Bench::with(|settings| settings.client_auth = configured).await;
+        for (name, methods, client, wanted) in rows {
+            let bench = Bench::with(|settings| settings.client = client).await;
             if let Some(methods) = methods {
                 bench
                     .op
@@ -691,9 +744,83 @@ mod tests {
             bench.sign_in().await.unwrap();
             assert_eq!(bench.op.client_auth(), wanted, "{name}");
         }
-        let public = Bench::with(|settings| settings.client_secret = None).await;
-        public.sign_in().await.unwrap();
-        assert_eq!(public.op.client_auth(), "none");
+    }
+
+    #[tokio::test]
+    async fn each_assertion_is_new_and_for_the_issuer_alone() {
+        let bench = Bench::with(|settings| settings.client = by_key()).await;
+        for _ in 0..2 {
+            bench.sign_in().await.unwrap();
+        }
+        let [first, second] = &bench.op.assertions()[..] else { panic!("{:?}", bench.op.assertions()) };
+        assert_eq!((&first["aud"], &first["iss"]), (&json!(bench.op.issuer()), &json!("client")));
+        assert_ne!(first["jti"], second["jti"], "TE-2");
+        let bench = Bench::with(|settings| {
+            settings.client = ClientSettings { audience: AssertionAudience::TokenEndpoint, ..by_key() };
+        })
+        .await;
+        bench.sign_in().await.unwrap();
+        assert_eq!(bench.op.assertions()[0]["aud"], json!(format!("{}/token", bench.op.issuer())));
+    }
+
+    #[tokio::test]
+    async fn a_second_secret_is_tried_after_exactly_invalid_client_and_remembered() {
+        let two = || {
+            let mut client = by_secret("new");
+            client.secrets.extend(by_secret("old").secrets);
+            client
+        };
+        let bench = Bench::with(|settings| settings.client = two()).await;
+        bench.op.take_secret("old");
+        bench.sign_in().await.unwrap();
+        assert_eq!(bench.op.count("token"), 2, "the new one, then the old one");
+        bench.sign_in().await.unwrap();
+        assert_eq!(bench.op.count("token"), 3, "the one that worked is tried first");
+        bench.op.take_secret("new");
+        bench.sign_in().await.unwrap();
+        assert_eq!(bench.op.count("token"), 5, "the rotation is over at the provider");
+        bench.op.take_secret("another");
+        let SignInError::Exchange(error) = bench.sign_in().await.unwrap_err() else { panic!() };
+        assert_eq!(error, ExchangeError::Refused { status: 401, error: "invalid_client".to_owned() });
+        assert_eq!(bench.op.count("token"), 7, "each once");
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_changes_on_disk_is_shown_from_the_next_request_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        std::fs::write(&file, "one").unwrap();
+        let mut client = by_secret("one");
+        client.secrets[0].file = Some(file.clone());
+        let bench = Bench::with(|settings| settings.client = client).await;
+        bench.op.take_secret("one");
+        bench.sign_in().await.unwrap();
+        bench.op.take_secret("two");
+        bench.sign_in().await.unwrap_err();
+        std::fs::write(&file, "two\n").unwrap();
+        bench.sign_in().await.unwrap();
+        std::fs::remove_file(&file).unwrap();
+        bench.sign_in().await.unwrap();
+        assert_eq!(bench.op.count("token"), 4);
+    }
+
+    #[tokio::test]
+    async fn no_other_answer_has_a_code_sent_again() {
+        let rows = [
+            (StatusCode::BAD_REQUEST, json!({"error": "invalid_grant"})),
+            (StatusCode::UNAUTHORIZED, json!({"error": "unauthorized_client"})),
+            (StatusCode::UNAUTHORIZED, json!({})),
+            (StatusCode::INTERNAL_SERVER_ERROR, json!({"error": "invalid_client"})),
+            (StatusCode::FORBIDDEN, json!({"error": "invalid_client"})),
+        ];
+        for (status, body) in rows {
+            let mut client = by_secret("new");
+            client.secrets.extend(by_secret("old").secrets);
+            let bench = Bench::with(|settings| settings.client = client).await;
+            bench.op.answer("token", reply(status, &body));
+            bench.sign_in().await.unwrap_err();
+            assert_eq!(bench.op.count("token"), 1, "TE-3 {status} {body}");
+        }
     }
 
     #[tokio::test]

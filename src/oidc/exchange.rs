@@ -2,28 +2,15 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use serde_json::Value;
 use url::Url;
-use url::form_urlencoded::{Serializer, byte_serialize};
+use url::form_urlencoded::Serializer;
 
+use super::client_auth::{ClientAuth, authenticated};
 use super::{ClientId, is_json};
 use crate::secret::Secret;
 use crate::token::Claims;
-
-/// How the client shows who it is at the token endpoint.
-#[derive(Clone, Debug)]
-pub enum ClientAuth {
-    /// `client_secret_basic`: id and secret form-urlencoded, then base64 (RFC 6749 2.3.1).
-    Basic(Secret<String>),
-    /// `client_secret_post`.
-    Post(Secret<String>),
-    /// `none`: a public client; PKCE alone.
-    None,
-}
 
 /// What a code exchange is made of.
 #[derive(Clone, Debug)]
@@ -92,36 +79,6 @@ pub fn request(exchange: &CodeExchange<'_>) -> Result<http::Request<Vec<u8>>, ht
     authenticated(exchange.token_endpoint, exchange.client_id, exchange.auth, form)
 }
 
-/// A form to an endpoint at which the client shows who it is, in exactly one way (TE-2).
-///
-/// # Errors
-/// When the endpoint can't stand in a request.
-pub(super) fn authenticated(
-    endpoint: &Url,
-    client_id: &ClientId,
-    auth: &ClientAuth,
-    mut form: Serializer<'_, String>,
-) -> Result<http::Request<Vec<u8>>, http::Error> {
-    match auth {
-        ClientAuth::Basic(_) => {}
-        ClientAuth::Post(secret) => {
-            form.append_pair("client_id", &client_id.0);
-            form.append_pair("client_secret", secret.expose());
-        }
-        ClientAuth::None => {
-            form.append_pair("client_id", &client_id.0);
-        }
-    }
-    let mut request = http::Request::post(endpoint.as_str())
-        .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-        .header(ACCEPT, "application/json")
-        .body(form.finish().into_bytes())?;
-    if let ClientAuth::Basic(secret) = auth {
-        request.headers_mut().insert(AUTHORIZATION, basic(client_id, secret)?);
-    }
-    Ok(request)
-}
-
 /// Reads the answer (TE-4): status 200, JSON content type, an object with string `access_token` and
 /// `id_token`, `token_type` equal to Bearer in any case.
 ///
@@ -144,27 +101,16 @@ pub fn response(answer: &http::Response<bytes::Bytes>) -> Result<TokenResponse, 
     })
 }
 
-/// RFC 6749 2.3.1: both parts are form-urlencoded first, so that a `:` in the id or a `%` in the secret
-/// arrives as it is.
-fn basic(client_id: &ClientId, secret: &Secret<String>) -> Result<HeaderValue, http::Error> {
-    let encode = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
-    let pair = format!("{}:{}", encode(&client_id.0), encode(secret.expose()));
-    let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair)))?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-fn refusal(answer: &http::Response<bytes::Bytes>) -> ExchangeError {
+/// What an answer says that is not the wanted one.
+pub(super) fn refusal(answer: &http::Response<bytes::Bytes>) -> ExchangeError {
     let status = answer.status();
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
         return ExchangeError::Unavailable { status: status.as_u16() };
     }
     if !status.is_client_error() {
-        return ExchangeError::Malformed("neither 200 nor an error");
+        return ExchangeError::Malformed("an unexpected status");
     }
-    let body = Claims::parse(answer.body()).unwrap_or_default();
-    let error = super::error_code(body.string("error").ok().flatten().unwrap_or_default());
-    ExchangeError::Refused { status: status.as_u16(), error }
+    ExchangeError::Refused { status: status.as_u16(), error: super::error_in(answer) }
 }
 
 fn check_token_type(body: &Claims) -> Result<(), ExchangeError> {
@@ -196,6 +142,7 @@ fn expires_in(body: &Claims) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use http::header::{AUTHORIZATION, CONTENT_TYPE};
     use serde_json::json;
 
     use super::*;
@@ -241,17 +188,6 @@ mod tests {
     }
 
     #[test]
-    fn basic_form_encodes_both_parts_before_base64() {
-        let request = sent("a:b", &ClientAuth::Basic(Secret::new(":%+ é/=".to_owned())));
-        let header = request.headers()[AUTHORIZATION].to_str().unwrap();
-        let pair = STANDARD.decode(header.strip_prefix("Basic ").unwrap()).unwrap();
-        assert_eq!(pair, b"a%3Ab:%3A%25%2B+%C3%A9%2F%3D", "TK-137");
-        assert!(request.headers()[AUTHORIZATION].is_sensitive());
-        let names: Vec<String> = fields(&request).into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["grant_type", "code", "redirect_uri", "code_verifier"], "TE-2: one way only");
-    }
-
-    #[test]
     fn the_code_goes_with_its_verifier_and_redirect_uri() {
         let request = sent("client", &ClientAuth::None);
         assert_eq!(request.method(), http::Method::POST);
@@ -265,14 +201,6 @@ mod tests {
             ("client_id", "client"),
         ];
         assert_eq!(fields(&request), wanted.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        assert!(!request.headers().contains_key(AUTHORIZATION));
-    }
-
-    #[test]
-    fn post_sends_the_secret_in_the_form_alone() {
-        let request = sent("client", &ClientAuth::Post(Secret::new(":%+ é".to_owned())));
-        let secret = fields(&request).into_iter().find(|(name, _)| name == "client_secret").unwrap().1;
-        assert_eq!(secret, ":%+ é");
         assert!(!request.headers().contains_key(AUTHORIZATION));
     }
 
@@ -326,8 +254,8 @@ mod tests {
             (500, r#"{"error":"server_error"}"#, ExchangeError::Unavailable { status: 500 }),
             (503, "", ExchangeError::Unavailable { status: 503 }),
             (429, "", ExchangeError::Unavailable { status: 429 }),
-            (302, "", ExchangeError::Malformed("neither 200 nor an error")),
-            (201, "{}", ExchangeError::Malformed("neither 200 nor an error")),
+            (302, "", ExchangeError::Malformed("an unexpected status")),
+            (201, "{}", ExchangeError::Malformed("an unexpected status")),
         ];
         for (status, body, wanted) in rows {
             assert_eq!(

@@ -3,6 +3,7 @@
 
 pub mod authorize;
 pub mod callback;
+pub mod client_auth;
 pub mod end_session;
 pub mod exchange;
 pub mod id_token;
@@ -17,8 +18,7 @@ use std::sync::Arc;
 
 use crate::token::rules::RuleError;
 use crate::token::verify::VerifyError;
-
-use crate::token::printable;
+use crate::token::{Claims, printable};
 use crate::web::media_type;
 
 /// The issuer identifier of a provider, compared byte for byte (ID-6).
@@ -96,6 +96,12 @@ fn error_code(text: &str) -> String {
         && text.len() <= 64
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
     if known_shape { text.to_owned() } else { "unknown".to_owned() }
+}
+
+/// The OAuth error in the body of an answer (RFC 6749 5.2), cleaned.
+fn error_in(answer: &http::Response<bytes::Bytes>) -> String {
+    let body = Claims::parse(answer.body()).unwrap_or_default();
+    error_code(body.string("error").ok().flatten().unwrap_or_default())
 }
 
 /// Whether an answer's content type is `application/json`, whatever its parameters.

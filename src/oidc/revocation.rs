@@ -4,7 +4,7 @@ use url::Url;
 use url::form_urlencoded::Serializer;
 
 use super::ClientId;
-use super::exchange::{ClientAuth, authenticated};
+use super::client_auth::{ClientAuth, authenticated};
 use crate::secret::Secret;
 
 /// What kind of token it is, so that the provider finds it at once (RFC 7009 2.1).

@@ -49,6 +49,12 @@ impl Claims {
         Ok(Self(object))
     }
 
+    /// The JSON object.
+    #[must_use]
+    pub fn into_object(self) -> Map<String, Value> {
+        self.0
+    }
+
     /// Whether there is such a claim, of whatever type, null included.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {

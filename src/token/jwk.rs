@@ -70,8 +70,9 @@ pub enum KeySetError {
     Malformed,
 }
 
+/// A kind of key; it says which algorithms it can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Rsa,
     P256,
     P384,
@@ -175,7 +176,7 @@ impl fmt::Debug for PublicKey {
 }
 
 impl Kind {
-    const fn does(self, algorithm: Algorithm) -> bool {
+    pub(super) const fn does(self, algorithm: Algorithm) -> bool {
         match algorithm {
             Algorithm::RS256
             | Algorithm::RS384
@@ -245,24 +246,24 @@ fn pinned(jwk: &Map<String, Value>, kind: Kind) -> Result<Option<Algorithm>, Unu
     algorithm.map(Some).ok_or(Unusable::Algorithm)
 }
 
-fn optional<'a>(jwk: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Unusable> {
+pub(super) fn optional<'a>(jwk: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Unusable> {
     jwk.get(name).map(|value| value.as_str().ok_or(Unusable::Malformed)).transpose()
 }
 
-fn required<'a>(jwk: &'a Map<String, Value>, name: &str) -> Result<&'a str, Unusable> {
+pub(super) fn required<'a>(jwk: &'a Map<String, Value>, name: &str) -> Result<&'a str, Unusable> {
     optional(jwk, name)?.ok_or(Unusable::Malformed)
 }
 
-fn bytes(jwk: &Map<String, Value>, name: &str) -> Result<Vec<u8>, Unusable> {
+pub(super) fn bytes(jwk: &Map<String, Value>, name: &str) -> Result<Vec<u8>, Unusable> {
     URL_SAFE_NO_PAD.decode(required(jwk, name)?).or(Err(Unusable::Malformed))
 }
 
-fn fixed(jwk: &Map<String, Value>, name: &str, length: usize) -> Result<Vec<u8>, Unusable> {
+pub(super) fn fixed(jwk: &Map<String, Value>, name: &str, length: usize) -> Result<Vec<u8>, Unusable> {
     Some(bytes(jwk, name)?).filter(|bytes| bytes.len() == length).ok_or(Unusable::Malformed)
 }
 
 /// A big-endian integer without leading zeros; some providers write one for the sign.
-fn integer(jwk: &Map<String, Value>, name: &str) -> Result<Vec<u8>, Unusable> {
+pub(super) fn integer(jwk: &Map<String, Value>, name: &str) -> Result<Vec<u8>, Unusable> {
     Ok(bytes(jwk, name)?.into_iter().skip_while(|byte| *byte == 0).collect())
 }
 

@@ -4,6 +4,7 @@
 pub mod claims;
 pub mod jwk;
 pub mod jws;
+pub mod private_key;
 pub mod rules;
 pub mod sign;
 pub mod verify;

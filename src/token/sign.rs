@@ -1,4 +1,5 @@
-//! Signing: the demo's provider, and the hostile provider of the tests.
+//! Signing: what the client shows of itself at the provider, the demo's provider, and the hostile provider
+//! of the tests.
 
 use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::rand::SystemRandom;
@@ -9,12 +10,14 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use jsonwebtoken::EncodingKey;
 use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm as Jwa, EncodingKey};
 use serde::Serialize;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::verify::Algorithm;
+use crate::secret::Secret;
 
 /// A private key with its algorithm and its `kid`.
 #[derive(Clone, Debug)]
@@ -58,6 +61,17 @@ impl SigningKey {
         Ok(Self { algorithm, kid: kid.map(str::to_owned), key })
     }
 
+    /// A key that was read from outside.
+    pub(super) const fn new(algorithm: Algorithm, kid: Option<String>, key: EncodingKey) -> Self {
+        Self { algorithm, kid, key }
+    }
+
+    /// What it signs with.
+    #[must_use]
+    pub const fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
     /// The public key as a JWK (RFC 7517): `use` is `sig`, with `alg`, and `kid` where the key has one.
     ///
     /// # Errors
@@ -91,22 +105,37 @@ impl SigningKey {
     /// # Errors
     /// [`SignError::Use`].
     pub fn sign_parts(&self, header: &[u8], payload: &[u8]) -> Result<String, SignError> {
-        let input = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
-        let signature = jsonwebtoken::crypto::sign(input.as_bytes(), &self.key, self.algorithm.jwa())
-            .or(Err(SignError::Use))?;
-        Ok(format!("{input}.{signature}"))
+        sign_bytes(header, payload, &self.key, self.algorithm.jwa())
     }
 }
 
+/// Signs claims as a JWT with a secret that both sides know: HS256 (RFC 7518 3.2).
+///
+/// # Errors
+/// [`SignError`].
+pub fn sign_with_secret(secret: &Secret<String>, claims: &impl Serialize) -> Result<String, SignError> {
+    let header = json!({"alg": "HS256", "typ": "JWT"}).to_string();
+    let payload = serde_json::to_vec(claims).or(Err(SignError::Claims))?;
+    let key = EncodingKey::from_secret(secret.expose().as_bytes());
+    sign_bytes(header.as_bytes(), &payload, &key, Jwa::HS256)
+}
+
+fn sign_bytes(header: &[u8], payload: &[u8], key: &EncodingKey, algorithm: Jwa) -> Result<String, SignError> {
+    let input = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
+    let signature = jsonwebtoken::crypto::sign(input.as_bytes(), key, algorithm).or(Err(SignError::Use))?;
+    Ok(format!("{input}.{signature}"))
+}
+
 fn generate_rsa() -> Result<EncodingKey, SignError> {
-    let pair = RsaKeyPair::generate(KeySize::Rsa2048).or(Err(SignError::Generate))?;
+    rsa_key(&RsaKeyPair::generate(KeySize::Rsa2048).or(Err(SignError::Generate))?)
+}
+
+/// `jsonwebtoken` takes RSA keys out of PKCS #8 only where they come as PEM.
+pub(super) fn rsa_key(pair: &RsaKeyPair) -> Result<EncodingKey, SignError> {
     let pkcs8 = pair.as_der().or(Err(SignError::Generate))?;
-    // `jsonwebtoken` takes RSA keys out of PKCS #8 only where they come as PEM.
-    let pem = format!(
-        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
-        STANDARD.encode(pkcs8.as_ref())
-    );
-    EncodingKey::from_rsa_pem(pem.as_bytes()).or(Err(SignError::Generate))
+    let base64 = Zeroizing::new(STANDARD.encode(pkcs8.as_ref()));
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", *base64);
+    EncodingKey::from_rsa_pem(Zeroizing::new(pem).as_bytes()).or(Err(SignError::Generate))
 }
 
 fn generate_ec(curve: &'static EcdsaSigningAlgorithm) -> Result<EncodingKey, SignError> {
@@ -138,6 +167,17 @@ mod tests {
             assert_eq!(verified.claims.string("sub"), Ok(Some("alice")), "{algorithm:?}");
             assert_eq!(verified.algorithm, algorithm);
         }
+    }
+
+    #[test]
+    fn a_secret_signs_with_hmac_sha_256() {
+        // The MAC was computed with OpenSSL.
+        let claims = json!({"iss": "joe"});
+        let token = sign_with_secret(&Secret::new("a secret of 32 bytes or more.....".to_owned()), &claims);
+        let token = token.unwrap();
+        let (input, mac) = token.rsplit_once('.').unwrap();
+        assert_eq!(input, "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJqb2UifQ");
+        assert_eq!(mac, "n7B06r-J6WP4Xt05Z2PNxKCegiRhtLO1psYI1PBEHq4");
     }
 
     #[test]

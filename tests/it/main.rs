@@ -14,6 +14,7 @@ mod support;
 
 mod backchannel_logout;
 mod browser;
+mod client_auth;
 mod config;
 mod conformance;
 mod docs;

@@ -8,7 +8,7 @@ use serde_json::json;
 use url::Url;
 
 use crate::support::browser::{Browser, Page};
-use crate::support::certified_provider::{CLIENTS, CertifiedProvider};
+use crate::support::certified_provider::CertifiedProvider;
 use crate::support::client::{Request, Response};
 use crate::support::cookie_jar::Cookie;
 use crate::support::gateway::Gateway;
@@ -49,32 +49,6 @@ fn login_cookie(browser: &Browser) -> Cookie {
 
 fn login_cookies(browser: &Browser) -> usize {
     browser.jar.of("wiki.test").iter().filter(|cookie| cookie.name.contains("-login-")).count()
-}
-
-#[test]
-fn each_client_authentication_signs_in_at_a_certified_provider() {
-    let mut provider = CertifiedProvider::start();
-    let shown: &[(&str, &str, &[&str])] = &[
-        ("client_secret_basic", "Basic", &["code", "code_verifier", "grant_type", "redirect_uri"]),
-        (
-            "client_secret_post",
-            "",
-            &["client_id", "client_secret", "code", "code_verifier", "grant_type", "redirect_uri"],
-        ),
-        ("none", "", &["client_id", "code", "code_verifier", "grant_type", "redirect_uri"]),
-    ];
-    assert_eq!(shown.len(), CLIENTS.len());
-    for (method, scheme, parameters) in shown {
-        let upstream = Upstream::start();
-        let gateway = Gateway::in_front_of(&upstream).provider(provider.entry_for(method)).start();
-        let page = Browser::new(&gateway).sign_in(PAGE, "alice");
-        assert_eq!(page.url.as_str(), PAGE, "{method}");
-        let echo = Echo::of(&page.response);
-        assert_eq!(echo.line, "GET /page?x=1&y=a%2Bb%20c HTTP/1.1", "{method}");
-        assert_eq!(echo.one("x-forwarded-user"), Some("alice"), "{method}");
-        let request = provider.last_token_request();
-        assert_eq!(request, json!({ "authorization": scheme, "parameters": parameters }), "{method}");
-    }
 }
 
 #[test]

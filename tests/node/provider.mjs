@@ -284,6 +284,12 @@ const COMMANDS = {
     op.rebuild();
     return {};
   },
+  // Another secret, other keys: what the client is registered with.
+  async change_client(op, { client_id, ...metadata }) {
+    Object.assign(op.settings.clients.find((client) => client.client_id === client_id), metadata);
+    op.rebuild();
+    return {};
+  },
   // Nobody answers at the port any more.
   async stop(op) {
     await op.close();

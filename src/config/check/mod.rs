@@ -1,6 +1,7 @@
 //! The file as written -> [`Settings`], or every problem. Pure: what stands outside the file comes
 //! in as [`Outside`].
 
+mod client;
 mod headers;
 mod host;
 mod provider;
@@ -18,7 +19,7 @@ use super::{ListenerSettings, ServerSettings, Settings, StoreKind, TlsSettings};
 use crate::gateway::sessions::Reading;
 use crate::gateway::{self, Paths};
 use crate::route::{HostTable, RouteTable};
-use crate::secret::Secret;
+use crate::secret::{self, Secret};
 use crate::session::{Key, KeyRing, Limits};
 use crate::telemetry::logging::{Format, Level, LogSettings};
 use rules::{between, one_of};
@@ -42,11 +43,29 @@ pub(super) struct Outside<'a> {
     /// Processor cores, the default of `server.threads`.
     pub(super) cores: usize,
     /// The contents of a secret, or a complaint that does not hold them.
-    pub(super) secret: &'a dyn Fn(&SecretRef) -> Result<Secret<String>, String>,
+    pub(super) secret: &'a dyn Fn(&SecretRef) -> Result<Found, String>,
     /// Whether certificate and key can be used together.
     pub(super) key_pair: &'a dyn Fn(&TlsSettings) -> Result<(), KeyPairError>,
     /// Whether a file holds CA certificates.
     pub(super) ca_file: &'a dyn Fn(&Path) -> Result<(), String>,
+}
+
+/// A secret as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Its text, of any number of lines.
+    pub(super) text: Secret<String>,
+    /// Where it was found, for complaints.
+    pub(super) place: String,
+    /// The file that it was found in.
+    pub(super) file: Option<PathBuf>,
+}
+
+impl Found {
+    /// The one line that most secrets are.
+    pub(super) fn one_line(&self) -> Result<Secret<String>, String> {
+        secret::one_line(&self.text).map_err(|error| format!("{} {error}", self.place))
+    }
 }
 
 /// Why certificate and key can't be used, as complaints about their paths.
@@ -230,7 +249,7 @@ impl Check<'_> {
 
     fn key(&mut self, entry: Field<SecretRef>, ring: &mut Vec<Key>) -> Result<Key, Told> {
         let place = entry.place.clone();
-        let secret = self.secret(entry)?.ok_or_else(|| self.problems.add(&place, "is missing"))?;
+        let secret = self.secret(entry, |found| found.one_line())?;
         let key = Key::parse(&secret).map_err(|error| self.problems.add(&place, error.to_string()))?;
         ring.push(key.clone());
         // The ring finds a key that is listed twice: at the second one.
@@ -243,14 +262,16 @@ impl Check<'_> {
         }
     }
 
-    /// The contents of a secret.
-    fn secret(&mut self, field: Field<SecretRef>) -> Result<Option<Secret<String>>, Told> {
-        let place = field.place.clone();
-        let Some(reference) = field.optional()? else { return Ok(None) };
-        match (self.outside.secret)(&reference) {
-            Ok(secret) => Ok(Some(secret)),
-            Err(complaint) => Err(self.problems.add(&place, complaint)),
-        }
+    /// An element of a list of secrets, read by a rule whose error is a whole sentence.
+    fn secret<T>(
+        &mut self,
+        entry: Field<SecretRef>,
+        rule: impl FnOnce(Found) -> Result<T, String>,
+    ) -> Result<T, Told> {
+        let place = entry.place.clone();
+        let reference = entry.element(&mut self.problems)?;
+        let read = (self.outside.secret)(&reference).and_then(rule);
+        read.map_err(|complaint| self.problems.add(&place, complaint))
     }
 
     fn ca_file(&mut self, field: Field<String>) -> Result<Option<PathBuf>, Told> {

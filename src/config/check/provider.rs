@@ -4,25 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::rules::{self, between, one_of};
-use super::{Check, MINUTE, SECOND, all};
+use super::{Check, MINUTE, SECOND, all, client};
 use crate::config::file::{self, List};
 use crate::config::problem::Told;
 use crate::config::read::{Field, Named};
-use crate::idp::{ClientAuthMethod, ProviderSettings};
+use crate::idp::ProviderSettings;
 use crate::oidc::authorize::Parameters;
 use crate::oidc::{ClientId, Issuer, ProviderId};
-use crate::secret::Secret;
 use crate::token::Algorithm;
 
 const SCOPES: &[&str] = &["openid", "profile", "email"];
 
-const CLIENT_AUTH: &[(&str, ClientAuthMethod)] = &[
-    ("client_secret_basic", ClientAuthMethod::ClientSecretBasic),
-    ("client_secret_post", ClientAuthMethod::ClientSecretPost),
-    ("none", ClientAuthMethod::None),
-];
-
-const ALGORITHMS: &[(&str, Algorithm)] = &[
+/// The signature algorithms that there are.
+pub(super) const ALGORITHMS: &[(&str, Algorithm)] = &[
     ("RS256", Algorithm::RS256),
     ("RS384", Algorithm::RS384),
     ("RS512", Algorithm::RS512),
@@ -100,7 +94,10 @@ impl Check<'_> {
             issuer,
             client_id,
             client_secret,
+            client_key,
             client_auth,
+            client_key_algorithm,
+            client_assertion_audience,
             scopes,
             authorization_params,
             id_token_algorithms,
@@ -114,7 +111,13 @@ impl Check<'_> {
         let name = name.parse(&mut self.problems, rules::not_empty).optional();
         let issuer = self.issuer(issuer);
         let client_id = self.client_id(client_id);
-        let (client_secret, client_auth) = self.client_auth(client_secret, client_auth);
+        let client = self.client(client::Fields {
+            secret: client_secret,
+            key: client_key,
+            auth: client_auth,
+            key_algorithm: client_key_algorithm,
+            audience: client_assertion_audience,
+        });
         let scopes = self.scopes(scopes);
         let params = self.authorization_params(authorization_params);
         let algorithms = self.algorithms(id_token_algorithms);
@@ -128,8 +131,7 @@ impl Check<'_> {
             id: ProviderId(id),
             issuer: issuer?,
             client_id: client_id?,
-            client_secret: client_secret?,
-            client_auth: client_auth?,
+            client: client?,
             scopes: scopes?,
             authorization_params: params?,
             id_token_algorithms: algorithms?,
@@ -156,25 +158,6 @@ impl Check<'_> {
     fn client_id(&mut self, field: Field<String>) -> Result<ClientId, Told> {
         let id = field.parse(&mut self.problems, rules::not_empty);
         id.required(&mut self.problems, "the client's id at the provider").map(|id| ClientId(id.into()))
-    }
-
-    /// Secret and method; one without the other is a mistake of the operator.
-    #[expect(clippy::type_complexity, reason = "two results that fail apart")]
-    fn client_auth(
-        &mut self,
-        secret: Field<crate::config::read::SecretRef>,
-        method: Field<String>,
-    ) -> (Result<Option<Secret<String>>, Told>, Result<Option<ClientAuthMethod>, Told>) {
-        let has_secret = secret.is_written();
-        let fits = |method| match (method, has_secret) {
-            (ClientAuthMethod::None, true) => Err("contradicts client_secret; leave one of them out"),
-            (ClientAuthMethod::ClientSecretBasic | ClientAuthMethod::ClientSecretPost, false) => {
-                Err("needs client_secret")
-            }
-            (method, _) => Ok(method),
-        };
-        let method = method.parse(&mut self.problems, one_of(CLIENT_AUTH)).check(&mut self.problems, fits);
-        (self.secret(secret), method.optional())
     }
 
     fn scopes(&mut self, field: Field<List<String>>) -> Result<Vec<Arc<str>>, Told> {

@@ -7,6 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::*;
 use crate::config::{EXAMPLE, known_keys};
+use crate::idp::credentials::AssertionAudience;
 use crate::oidc::step_up::StepUp;
 use crate::policy::Access;
 use crate::route::HostPattern;
@@ -43,17 +44,23 @@ upstream = "http://10.0.0.5:3000"
 
 const DOCS: &str = include_str!("../../../docs/configuration.md");
 
-fn stub_secret(reference: &SecretRef) -> Result<Secret<String>, String> {
+const KEY_PEM: &str = include_str!("../../../tests/data/keys/p256.pkcs8.pem");
+
+fn stub_secret(reference: &SecretRef) -> Result<Found, String> {
     let name = match reference {
         SecretRef::File(name) | SecretRef::Env(name) => name.as_str(),
     };
     let key = |seed: &str| Key::from_bytes(Sha256::digest(seed).into()).to_text();
-    match name {
+    let text = match name {
         "SECRET" | "/run/secrets/oidc_client_secret" => Ok(Secret::new("hunter2".to_owned())),
+        "LONG" => Ok(Secret::new("h".repeat(32))),
+        "LINES" => Ok(Secret::new("hunter2\nhunter3".to_owned())),
+        "PEM" | "/run/secrets/oidc_client_key.pem" => Ok(Secret::new(KEY_PEM.to_owned())),
         "KEY" | "/run/secrets/session_key" => Ok(key("one")),
         "KEY2" => Ok(key("two")),
         other => Err(format!("the secret {other} is not there")),
-    }
+    };
+    Ok(Found { text: text?, place: format!("the secret {name}"), file: None })
 }
 
 fn stub_key_pair(tls: &TlsSettings) -> Result<(), KeyPairError> {
@@ -225,27 +232,6 @@ fn wrong_values_of_a_provider_are_told() {
             "issuer = \"https://me:pw@op.example\"",
             &["provider[0].issuer: \"https://…@op.example\" has a user name or password"],
         ),
-        (
-            "[[provider]]",
-            "client_secret = { file = \"nowhere\" }",
-            &["provider[0].client_secret: the secret nowhere is not there"],
-        ),
-        ("[[provider]]", "client_secret = {}", &["provider[0].client_secret: has neither `file` nor `env`"]),
-        (
-            "[[provider]]",
-            "client_secret = { file = \"a\", env = \"b\" }",
-            &["provider[0].client_secret: has both `file` and `env`"],
-        ),
-        (
-            "[[provider]]",
-            "client_auth = \"basic\"",
-            &["provider[0].client_auth: \"basic\" is not one of \"client_secret_basic\", "],
-        ),
-        (
-            "[[provider]]",
-            "client_auth = \"none\"",
-            &["provider[0].client_auth: \"none\" contradicts client_secret"],
-        ),
         ("[[provider]]", "scopes = \"openid\"", &["provider[0].scopes: \"openid\" is not a list"]),
         ("[[provider]]", "scopes = [\"email\"]", &["provider[0].scopes: does not list \"openid\""]),
         (
@@ -283,6 +269,120 @@ fn wrong_values_of_a_provider_are_told() {
         ("[[provider]]", "timeout = 10", &["provider[0].timeout: 10 is not a duration such as \"30s\""]),
         ("[[provider]]", "ca_file = \"bad.pem\"", &["provider[0].ca_file: \"bad.pem\" holds no certificate"]),
     ]);
+}
+
+#[test]
+fn wrong_values_of_a_client_are_told() {
+    assert_told(&[
+        (
+            "[[provider]]",
+            "client_secret = { file = \"nowhere\" }",
+            &["provider[0].client_secret: the secret nowhere is not there"],
+        ),
+        ("[[provider]]", "client_secret = {}", &["provider[0].client_secret: has neither `file` nor `env`"]),
+        (
+            "[[provider]]",
+            "client_secret = { file = \"a\", env = \"b\" }",
+            &["provider[0].client_secret: has both `file` and `env`"],
+        ),
+        (
+            "[[provider]]",
+            "client_auth = \"basic\"",
+            &["provider[0].client_auth: \"basic\" is not one of \"client_secret_basic\", "],
+        ),
+        (
+            "[[provider]]",
+            "client_auth = \"none\"",
+            &["provider[0].client_auth: \"none\" contradicts client_secret"],
+        ),
+        ("[[provider]]", "client_secret = []", &["provider[0].client_secret: is empty"]),
+        (
+            "[[provider]]",
+            "client_secret = [{ env = \"SECRET\" }, { env = \"LONG\" }, { env = \"KEY\" }]",
+            &["provider[0].client_secret: lists 3; at most 2 are wanted: the new secret and the old one"],
+        ),
+        (
+            "[[provider]]",
+            "client_secret = [{ env = \"SECRET\" }, \"hunter2\"]",
+            &["provider[0].client_secret[1]: a secret does not belong into this file"],
+        ),
+        (
+            "[[provider]]",
+            "client_secret = [{ env = \"SECRET\" }, { env = \"LINES\" }]",
+            &["provider[0].client_secret[1]: the secret LINES holds a line break"],
+        ),
+        (
+            "[[provider]]",
+            "client_secret = { env = \"SECRET\" }\nclient_auth = \"client_secret_jwt\"",
+            &[
+                "provider[0].client_secret: the secret SECRET is shorter than 32 bytes, too short to sign with",
+            ],
+        ),
+        (
+            "[[provider]]",
+            "client_auth = \"private_key_jwt\"",
+            &["provider[0].client_auth: \"private_key_jwt\" contradicts client_secret"],
+        ),
+        (
+            "[[provider]]",
+            "client_key = { env = \"SECRET\" }",
+            &["provider[0].client_key: the secret SECRET holds no private key"],
+        ),
+        (
+            "[[provider]]",
+            "client_key = { env = \"PEM\" }\nclient_key_algorithm = \"PS256\"",
+            &["provider[0].client_key: the secret PEM holds a key that can't sign with that algorithm"],
+        ),
+        (
+            "[[provider]]",
+            "client_key_algorithm = \"HS256\"\nclient_key = { env = \"PEM\" }",
+            &["provider[0].client_key_algorithm: \"HS256\" is not one of \"RS256\""],
+        ),
+        (
+            "[[provider]]",
+            "client_key_algorithm = \"PS256\"",
+            &["provider[0].client_key_algorithm: \"PS256\" has no effect without client_key"],
+        ),
+        (
+            "[[provider]]",
+            "client_auth = \"client_secret_basic\"\nclient_assertion_audience = \"token_endpoint\"",
+            &[
+                "provider[0].client_assertion_audience: \"token_endpoint\" has no effect where nothing is asserted",
+            ],
+        ),
+        (
+            "[[provider]]",
+            "client_assertion_audience = \"me\"",
+            &["provider[0].client_assertion_audience: \"me\" is not one of \"issuer\", \"token_endpoint\""],
+        ),
+    ]);
+}
+
+#[test]
+fn a_client_shows_itself_by_what_is_written() {
+    let without_secret = |lines: &str| {
+        let text = GOOD.replace("client_secret = { env = \"SECRET\" }", lines);
+        match checked(&text) {
+            Ok(settings) => Ok(settings.providers[0].client.clone()),
+            Err(problems) => Err(problems.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        }
+    };
+    let key = without_secret("client_key = [{ env = \"PEM\" }, { env = \"PEM\" }]").unwrap();
+    assert_eq!((key.secrets.len(), key.keys.len(), key.method), (0, 2, None));
+    let both = "client_secret = [{ env = \"SECRET\" }, { env = \"LONG\" }]\nclient_key = { env = \"PEM\" }\n\
+        client_auth = \"client_secret_post\"";
+    let both = without_secret(both).unwrap();
+    assert_eq!((both.secrets.len(), both.keys.len()), (2, 1), "a key is published before it is used");
+    let audience = "client_secret = { env = \"SECRET\" }\nclient_assertion_audience = \"token_endpoint\"";
+    assert_eq!(without_secret(audience).unwrap().audience, AssertionAudience::TokenEndpoint);
+    for (lines, wanted) in [
+        ("client_auth = \"private_key_jwt\"", "\"private_key_jwt\" needs client_key"),
+        ("client_auth = \"client_secret_jwt\"", "\"client_secret_jwt\" needs client_secret"),
+        ("client_auth = \"none\"\nclient_key = { env = \"PEM\" }", "\"none\" contradicts client_key; leave"),
+    ] {
+        let told = without_secret(lines).unwrap_err();
+        assert!(told.len() == 1 && told[0].contains(&format!("client_auth: {wanted}")), "{lines}: {told:?}");
+    }
 }
 
 #[test]
@@ -584,8 +684,8 @@ fn settings_never_print_a_secret() {
     let settings = settings("[session]", "keys = [{ env = \"KEY\" }]");
     let printed = format!("{settings:?}");
     let key = stub_secret(&SecretRef::Env("KEY".to_owned())).unwrap();
-    assert!(!printed.contains("hunter2") && !printed.contains(key.expose().trim()), "{printed}");
-    assert_eq!(settings.providers[0].client_secret, Some(Secret::new("hunter2".to_owned())));
+    assert!(!printed.contains("hunter2") && !printed.contains(key.text.expose().trim()), "{printed}");
+    assert_eq!(settings.providers[0].client.secrets[0].value, Secret::new("hunter2".to_owned()));
 }
 
 #[test]

@@ -10,8 +10,12 @@ use super::ports;
 /// A secret with everything that has to be form-encoded before it is put into a Basic header.
 pub const AWKWARD_SECRET: &str = "a b:c+d/e%f&g=h?i@j\"k";
 
+/// A secret that is long enough to sign with.
+pub const LONG_SECRET: &str = "a secret of more than 32 bytes: +/%=&";
+
 /// The ways in which the clients authenticate; the name is the `client_id`.
-pub const CLIENTS: &[&str] = &["client_secret_basic", "client_secret_post", "none"];
+pub const CLIENTS: &[&str] =
+    &["client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt", "none"];
 
 /// A provider to be started.
 pub struct Builder {
@@ -107,8 +111,11 @@ impl Builder {
             "redirect_uris": at("/oauth2/callback"),
             "post_logout_redirect_uris": at("/oauth2/signed_out"),
         });
-        if method != "none" {
-            client["client_secret"] = json!(AWKWARD_SECRET);
+        if let Some(secret) = secret(method) {
+            client["client_secret"] = json!(secret);
+        }
+        if method == "private_key_jwt" {
+            client["jwks"] = json!({ "keys": [] });
         }
         if let Some(url) = &self.backchannel_logout {
             client["backchannel_logout_uri"] = json!(url);
@@ -118,20 +125,29 @@ impl Builder {
     }
 }
 
+fn secret(method: &str) -> Option<&'static str> {
+    match method {
+        "client_secret_basic" | "client_secret_post" => Some(AWKWARD_SECRET),
+        "client_secret_jwt" => Some(LONG_SECRET),
+        _ => None,
+    }
+}
+
 impl CertifiedProvider {
     /// Its entry in a gateway's configuration, with `client_secret_basic`.
     pub fn entry(&self) -> ProviderEntry {
         self.entry_for("client_secret_basic")
     }
 
-    /// Its entry for one of [`CLIENTS`].
+    /// Its entry for one of [`CLIENTS`]; the key of `private_key_jwt` is to be added, and registered with
+    /// [`CertifiedProvider::change_client`].
     pub fn entry_for(&self, method: &str) -> ProviderEntry {
         assert!(self.client_ids.contains(&method), "{method} is no client");
         ProviderEntry {
             id: "main".into(),
             issuer: self.issuer.clone(),
             client_id: method.into(),
-            client_secret: (method != "none").then(|| AWKWARD_SECRET.to_owned()),
+            client_secret: secret(method).map(str::to_owned),
             more: format!(
                 "client_auth = \"{method}\"\nscopes = [\"openid\", \"profile\", \"email\", \"groups\"]\n"
             ),
@@ -156,6 +172,14 @@ impl CertifiedProvider {
     /// Signs with new keys from now on; the old ones stay published unless `forget`.
     pub fn rotate_keys(&mut self, forget: bool) {
         self.program.ask(&json!({ "command": "rotate_keys", "forget": forget }));
+    }
+
+    /// Registers a client with other metadata from now on.
+    pub fn change_client(&mut self, client_id: &str, metadata: &Value) {
+        let mut message = metadata.clone();
+        message["command"] = json!("change_client");
+        message["client_id"] = json!(client_id);
+        self.program.ask(&message);
     }
 
     /// Goes away: connections are refused.

@@ -258,6 +258,18 @@ impl Gateway {
         self.folder.path().join("portcullis.toml")
     }
 
+    /// Writes a file beside the configuration anew, in one step.
+    pub fn replace_file(&self, name: &str, text: &str) {
+        let draft = self.folder.path().join(format!("{name}.new"));
+        std::fs::write(&draft, text).unwrap();
+        std::fs::rename(draft, self.folder.path().join(name)).unwrap();
+    }
+
+    /// Removes a file beside the configuration.
+    pub fn remove_file(&self, name: &str) {
+        std::fs::remove_file(self.folder.path().join(name)).unwrap();
+    }
+
     /// Its data folder.
     pub fn data_dir(&self) -> PathBuf {
         self.folder.path().join("data")
