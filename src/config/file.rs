@@ -80,6 +80,8 @@ section! {
         client_assertion_audience: String,
         /// What is asked for.
         scopes: List<String>,
+        /// Whether authorization requests are pushed where that is not demanded.
+        pushed_authorization_requests: bool,
         /// Extra parameters of the authorization request.
         authorization_params: Named<String>,
         /// Accepted signature algorithms.

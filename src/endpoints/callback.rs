@@ -9,6 +9,7 @@ use crate::idp::{Provider, SignInError, SignedIn};
 use crate::oidc::TokenError;
 use crate::oidc::authorize::LoginAttempt;
 use crate::oidc::callback::{self, ATTEMPT_LIFETIME, CallbackError, Outcome, Params};
+use crate::oidc::client_auth::is_about_the_client;
 use crate::oidc::exchange::ExchangeError;
 use crate::policy::step_up::{self, Unmet};
 use crate::session::seal::seal_cookie;
@@ -293,18 +294,13 @@ impl From<CallbackError> for Failure {
     }
 }
 
-/// RFC 6749 5.2: whether the token endpoint refuses the client, not the code.
-fn is_of_the_client(error: &str) -> bool {
-    matches!(error, "invalid_client" | "unauthorized_client")
-}
-
 impl From<SignInError> for Failure {
     fn from(error: SignInError) -> Self {
         let refusal = match &error {
             SignInError::Unavailable(_) | SignInError::Exchange(ExchangeError::Unavailable { .. }) => {
                 Refusal::ProviderUnavailable
             }
-            SignInError::Exchange(ExchangeError::Refused { error, .. }) if is_of_the_client(error) => {
+            SignInError::Exchange(ExchangeError::Refused { error, .. }) if is_about_the_client(error) => {
                 Refusal::LoginFailedClient
             }
             SignInError::IdToken(TokenError::Clock(_)) => Refusal::LoginFailedClock,

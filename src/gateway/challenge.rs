@@ -9,9 +9,11 @@ use url::Url;
 use url::form_urlencoded::byte_serialize;
 
 use super::{Gateway, Refusal, SetCookies, diagnosis, internal, redirect, refusal};
-use crate::idp::{Provider, ProviderSettings};
+use crate::idp::{Provider, ProviderSettings, PushFailure};
 use crate::oidc::authorize::{self, LoginAttempt, Parameters, Start};
 use crate::oidc::callback::ATTEMPT_LIFETIME;
+use crate::oidc::client_auth::is_about_the_client;
+use crate::oidc::pushed::PushError;
 use crate::policy::Why;
 use crate::random::{RandomError, random_token};
 use crate::route::{Route, Site};
@@ -195,6 +197,9 @@ impl Gateway {
             step_up: route.map(|route| route.rule.step_up.clone()).unwrap_or_default(),
             again: wish.again,
         });
+        let url = provider.authorization_url(&metadata, url).await.map_err(|error| {
+            self.sign_in_failed(request, provider, refusal_of(&error), &error.to_string())
+        })?;
         self.remember(&attempt, request, site, cookies).map_err(|error| internal(request, &*error))?;
         redirect(url.as_str())
     }
@@ -298,6 +303,19 @@ impl Gateway {
 fn extra_parameters(route: Option<&Arc<Route>>, settings: &ProviderSettings) -> Parameters {
     let of_route = route.map(|route| route.authorization_params.as_slice()).unwrap_or_default();
     [of_route, &settings.authorization_params].concat()
+}
+
+/// A provider that is down, or one that wants nothing of this client.
+fn refusal_of(error: &PushFailure) -> Refusal {
+    match error {
+        PushFailure::Unavailable(_) | PushFailure::Push(PushError::Unavailable { .. }) => {
+            Refusal::ProviderUnavailable
+        }
+        PushFailure::Push(PushError::Refused { error, .. }) if is_about_the_client(error) => {
+            Refusal::LoginFailedClient
+        }
+        PushFailure::Push(PushError::Refused { .. } | PushError::Malformed(_)) => Refusal::LoginFailed,
+    }
 }
 
 /// State, nonce and PKCE verifier: 256 bits each (AR-2 to AR-4).

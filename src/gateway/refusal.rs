@@ -278,7 +278,7 @@ impl Refusal {
                 "The sign-in service does not accept this gateway.",
                 TELL,
             )
-            .hinted("the provider refuses the client: check client_id, client_secret and client_auth"),
+            .hinted("the provider refuses the client: check client_id, client_secret or client_key, and client_auth"),
             Self::ProviderUnavailable => retry(
                 "provider_unavailable",
                 S::SERVICE_UNAVAILABLE,

@@ -6,6 +6,7 @@ use http::header::DATE;
 use super::{MAX_ANSWER_BYTES, Provider, SignInError, Unavailable, get, successful};
 use crate::clock::UnixTime;
 use crate::oidc::authorize::LoginAttempt;
+use crate::oidc::client_auth::is_about_the_client;
 use crate::oidc::exchange::ExchangeError;
 use crate::oidc::metadata::{self, Metadata, MetadataError};
 use crate::secret::Secret;
@@ -88,9 +89,7 @@ impl Provider {
 fn judge(error: ExchangeError) -> Result<MadeUpCode, Unavailable> {
     match error {
         ExchangeError::Refused { error, .. } if error == "invalid_grant" => Ok(MadeUpCode::CodeRefused),
-        ExchangeError::Refused { error, .. }
-            if error == "invalid_client" || error == "unauthorized_client" =>
-        {
+        ExchangeError::Refused { error, .. } if is_about_the_client(&error) => {
             Ok(MadeUpCode::ClientRefused(error))
         }
         // RFC 6749 5.2: 401 is for clients.

@@ -28,6 +28,7 @@ use crate::oidc::exchange::{self, CodeExchange, ExchangeError, TokenResponse};
 use crate::oidc::id_token::{self, Expected};
 use crate::oidc::logout_token::{self, LogoutToken};
 use crate::oidc::metadata::Metadata;
+use crate::oidc::pushed::{self, Push, PushError};
 use crate::oidc::revocation::{self, Revocation};
 use crate::oidc::userinfo::{self, PROTECTED, UserinfoError};
 use crate::oidc::{ClientId, Issuer, ProviderId, TokenError};
@@ -63,6 +64,8 @@ pub struct ProviderSettings {
     pub client: ClientSettings,
     /// Scopes, `openid` among them.
     pub scopes: Vec<Arc<str>>,
+    /// Whether authorization requests are pushed also where the provider does not demand it (RFC 9126).
+    pub pushed_authorization_requests: bool,
     /// Extra authorization parameters.
     pub authorization_params: Vec<(Arc<str>, Arc<str>)>,
     /// Pinned algorithms; RS256 by default.
@@ -88,6 +91,17 @@ pub struct ProviderSettings {
 pub struct Unavailable {
     /// What happened, without URLs' queries, tokens or bodies.
     pub reason: String,
+}
+
+/// Why a person could not be sent to the provider.
+#[derive(Debug, thiserror::Error)]
+pub enum PushFailure {
+    /// The provider does not answer.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// It refused the request, or answered nonsense.
+    #[error(transparent)]
+    Push(#[from] PushError),
 }
 
 /// Why a sign-in failed after its callback was accepted.
@@ -214,6 +228,19 @@ impl Provider {
         self.inner.discovery.is_up()
     }
 
+    /// Where the browser is sent: to `url`, which has the whole authorization request; where requests are
+    /// pushed, with a reference to it instead (AR-11). Each sign-in pushes its own.
+    ///
+    /// # Errors
+    /// [`PushFailure`].
+    pub async fn authorization_url(&self, metadata: &Metadata, url: Url) -> Result<Url, PushFailure> {
+        if metadata.requires_pushed_requests || self.inner.settings.pushed_authorization_requests {
+            self.inner.push(metadata, &url).await
+        } else {
+            Ok(url)
+        }
+    }
+
     /// Exchanges the code (once: TE-3), verifies the ID token (an unknown key
     /// refetches the key set once), asks userinfo if set, and merges the claims.
     ///
@@ -289,6 +316,16 @@ impl Inner {
         };
         let answer = self.call_as_client("token", metadata, request).await?;
         Ok(exchange::response(&answer)?)
+    }
+
+    async fn push(&self, metadata: &Metadata, url: &Url) -> Result<Url, PushFailure> {
+        let Some(endpoint) = &metadata.pushed_request_endpoint else {
+            return Err(Unavailable { reason: "the provider takes no pushed requests".to_owned() }.into());
+        };
+        let client_id = &self.settings.client_id;
+        let request = |auth: &ClientAuth| pushed::request(&Push { endpoint, metadata, client_id, auth, url });
+        let answer = self.call_as_client("pushed_request", metadata, request).await?;
+        Ok(pushed::authorization_url(metadata, client_id, &pushed::response(&answer)?))
     }
 
     async fn verify(
@@ -526,6 +563,7 @@ mod tests {
             client_id: ClientId("client".into()),
             client: by_secret("secret"),
             scopes: vec!["openid".into()],
+            pushed_authorization_requests: false,
             authorization_params: Vec::new(),
             id_token_algorithms: vec![Algorithm::ES256],
             userinfo: true,

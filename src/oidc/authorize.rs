@@ -162,6 +162,8 @@ mod tests {
             userinfo_endpoint: None,
             end_session_endpoint: None,
             revocation_endpoint: None,
+            pushed_request_endpoint: None,
+            requires_pushed_requests: false,
             token_endpoint_auth_methods: Vec::new(),
             iss_parameter_supported: false,
         };

@@ -35,6 +35,16 @@ pub enum ClientAuth {
     None,
 }
 
+impl ClientAuth {
+    /// Whether it puts `client_id` into the form.
+    pub(super) const fn is_in_form(&self) -> bool {
+        match self {
+            Self::Basic(_) => false,
+            Self::Post(_) | Self::Assertion(_) | Self::None => true,
+        }
+    }
+}
+
 /// What an assertion is signed with.
 #[derive(Clone, Copy, Debug)]
 pub enum Signer<'a> {
@@ -117,6 +127,12 @@ pub(super) fn authenticated(
         request.headers_mut().insert(AUTHORIZATION, basic(client_id, secret)?);
     }
     Ok(request)
+}
+
+/// RFC 6749 5.2: whether an error refuses the client, not what it asked for.
+#[must_use]
+pub fn is_about_the_client(error: &str) -> bool {
+    matches!(error, "invalid_client" | "unauthorized_client")
 }
 
 /// Whether an answer says that it is the client that was not recognised, and nothing else

@@ -25,6 +25,10 @@ pub struct Metadata {
     pub end_session_endpoint: Option<Url>,
     /// Where tokens are taken back (RFC 7009).
     pub revocation_endpoint: Option<Url>,
+    /// Where authorization requests are pushed to (RFC 9126).
+    pub pushed_request_endpoint: Option<Url>,
+    /// `require_pushed_authorization_requests`: no other authorization request is taken.
+    pub requires_pushed_requests: bool,
     /// `token_endpoint_auth_methods_supported`; the default of the specification is `client_secret_basic`.
     pub token_endpoint_auth_methods: Vec<String>,
     /// RFC 9207: the callback must carry `iss`.
@@ -81,6 +85,7 @@ pub fn parse(bytes: &[u8], issuer: &Issuer) -> Result<Metadata, MetadataError> {
     let document = Claims::parse(bytes).map_err(|error| MetadataError::Malformed(error.to_string()))?;
     check_issuer(&document, issuer)?;
     check_challenge_methods(&document)?;
+    let requires_pushed_requests = flag(&document, "require_pushed_authorization_requests")?;
     let reader = Reader { document: &document, plain_http: issuer.0.starts_with("http://") };
     Ok(Metadata {
         issuer: issuer.clone(),
@@ -90,8 +95,11 @@ pub fn parse(bytes: &[u8], issuer: &Issuer) -> Result<Metadata, MetadataError> {
         userinfo_endpoint: reader.optional("userinfo_endpoint")?,
         end_session_endpoint: reader.optional("end_session_endpoint")?,
         revocation_endpoint: reader.optional("revocation_endpoint")?,
+        pushed_request_endpoint: reader
+            .where_wanted("pushed_authorization_request_endpoint", requires_pushed_requests)?,
+        requires_pushed_requests,
         token_endpoint_auth_methods: auth_methods(&document)?,
-        iss_parameter_supported: iss_parameter_supported(&document)?,
+        iss_parameter_supported: flag(&document, "authorization_response_iss_parameter_supported")?,
     })
 }
 
@@ -118,8 +126,7 @@ fn auth_methods(document: &Claims) -> Result<Vec<String>, MetadataError> {
     Ok(methods.into_iter().map(str::to_owned).collect())
 }
 
-fn iss_parameter_supported(document: &Claims) -> Result<bool, MetadataError> {
-    let name = "authorization_response_iss_parameter_supported";
+fn flag(document: &Claims, name: &str) -> Result<bool, MetadataError> {
     if is_null(document, name) {
         return Ok(false);
     }
@@ -147,6 +154,10 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn required(&self, member: &'static str) -> Result<Url, MetadataError> {
         self.optional(member)?.ok_or_else(|| missing(member))
+    }
+
+    fn where_wanted(&self, member: &'static str, wanted: bool) -> Result<Option<Url>, MetadataError> {
+        if wanted { self.required(member).map(Some) } else { self.optional(member) }
     }
 
     fn optional(&self, member: &'static str) -> Result<Option<Url>, MetadataError> {
@@ -243,11 +254,14 @@ mod tests {
         document["userinfo_endpoint"] = json!("https://op.test/me");
         document["token_endpoint_auth_methods_supported"] = json!(["client_secret_post", "none"]);
         document["authorization_response_iss_parameter_supported"] = json!(true);
+        document["require_pushed_authorization_requests"] = json!(true);
+        document["pushed_authorization_request_endpoint"] = json!("https://op.test/par");
         let metadata = read(&document).unwrap();
         assert_eq!(metadata.end_session_endpoint.unwrap().as_str(), "https://op.test/end");
         assert_eq!(metadata.userinfo_endpoint.unwrap().as_str(), "https://op.test/me");
         assert_eq!(metadata.token_endpoint_auth_methods, ["client_secret_post", "none"]);
-        assert!(metadata.iss_parameter_supported);
+        assert!(metadata.iss_parameter_supported && metadata.requires_pushed_requests);
+        assert_eq!(metadata.pushed_request_endpoint.unwrap().as_str(), "https://op.test/par");
     }
 
     #[test]
@@ -270,6 +284,7 @@ mod tests {
             "jwks_uri",
             "userinfo_endpoint",
             "end_session_endpoint",
+            "pushed_authorization_request_endpoint",
         ] {
             for url in ["http://op.test/x", "ftp://op.test/x", "javascript:alert(1)", "file:///etc/passwd"] {
                 let error = read(&with(member, json!(url))).unwrap_err();
@@ -297,6 +312,8 @@ mod tests {
             with("userinfo_endpoint", json!(["https://op.test/me"])),
             with("token_endpoint_auth_methods_supported", json!([1])),
             with("authorization_response_iss_parameter_supported", json!("true")),
+            with("require_pushed_authorization_requests", json!("true")),
+            with("require_pushed_authorization_requests", json!(true)),
         ];
         for document in rows {
             let error = read(&document).unwrap_err();

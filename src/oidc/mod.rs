@@ -9,6 +9,7 @@ pub mod exchange;
 pub mod id_token;
 pub mod logout_token;
 pub mod metadata;
+pub mod pushed;
 pub mod revocation;
 pub mod step_up;
 pub mod userinfo;

@@ -24,6 +24,7 @@ mod headers;
 mod login_loop;
 mod operation;
 mod proxy;
+mod pushed_requests;
 mod sessions;
 mod sign_in;
 mod sign_out;

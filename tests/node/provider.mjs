@@ -129,6 +129,10 @@ function configuration(settings, keys) {
     fetch: (url, options) => globalThis.fetch(url, { ...options, dispatcher: undefined }),
     features: {
       devInteractions: { enabled: false },
+      pushedAuthorizationRequests: {
+        enabled: true,
+        requirePushedAuthorizationRequests: settings.requires_pushed_requests ?? false,
+      },
       backchannelLogout: { enabled: true },
       rpInitiatedLogout: {
         enabled: settings.end_session ?? true,

@@ -263,6 +263,11 @@ fn wrong_values_of_a_provider_are_told() {
             "id_token_algorithms = [\"HS256\"]",
             &["provider[0].id_token_algorithms[0]: \"HS256\" is not one of \"RS256\""],
         ),
+        (
+            "[[provider]]",
+            "pushed_authorization_requests = \"yes\"",
+            &["provider[0].pushed_authorization_requests: \"yes\" is not true or false"],
+        ),
         ("[[provider]]", "userinfo = \"yes\"", &["provider[0].userinfo: \"yes\" is not true or false"]),
         ("[[provider]]", "leeway = \"2m\"", &["provider[0].leeway: \"2m\" is not between 0s and 1m"]),
         ("[[provider]]", "timeout = \"0s\"", &["provider[0].timeout: \"0s\" is not between 100ms and 1m"]),

@@ -80,6 +80,13 @@ impl Builder {
         self
     }
 
+    /// Takes no authorization request but pushed ones.
+    #[must_use]
+    pub fn requires_pushed_requests(mut self) -> Self {
+        self.settings["requires_pushed_requests"] = json!(true);
+        self
+    }
+
     /// With TLS.
     #[must_use]
     pub fn tls(mut self, certificate: &Certificate) -> Self {

@@ -50,6 +50,8 @@ pub enum Call {
     EndSession,
     /// Where tokens are taken back.
     Revocation,
+    /// Where authorization requests are pushed to.
+    Pushed,
 }
 
 /// An answer before it is sent.
@@ -142,6 +144,7 @@ struct State {
     claims: Value,
     userinfo: Value,
     grants: HashMap<String, Grant>,
+    pushed: HashMap<String, Vec<u8>>,
     seen: Vec<Seen>,
     issued: Vec<String>,
     received: Vec<String>,
@@ -388,6 +391,7 @@ impl State {
                 "groups": ["staff", "wiki-admins"],
             }),
             grants: HashMap::new(),
+            pushed: HashMap::new(),
             seen: Vec::new(),
             issued: Vec::new(),
             received: Vec::new(),
@@ -410,6 +414,7 @@ impl State {
             Call::Userinfo => self.userinfo(exchange),
             Call::EndSession => end_session(exchange),
             Call::Revocation => self.revoke(exchange, &body),
+            Call::Pushed => self.take_pushed(exchange, &body),
         };
         if let Some(alter) = self.script.answers.get_mut(&call) {
             alter(&mut answer);
@@ -427,6 +432,7 @@ impl State {
             "jwks_uri": format!("{base}/keys"),
             "end_session_endpoint": format!("{base}/end_session"),
             "revocation_endpoint": format!("{base}/revoke"),
+            "pushed_authorization_request_endpoint": format!("{base}/pushed"),
             "response_types_supported": ["code"],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": [self.algorithm()],
@@ -457,13 +463,17 @@ impl State {
 
     /// Signs in whoever comes.
     fn authorize(&mut self, exchange: &Exchange) -> Answer {
-        let wanted = |name: &str| exchange.parameter(name).unwrap_or_else(|| panic!("no {name}"));
+        let request = match exchange.parameter("request_uri") {
+            Some(reference) => self.pushed.remove(&reference).expect("a reference is used once"),
+            None => exchange.target().split_once('?').expect("a query").1.as_bytes().to_vec(),
+        };
+        let wanted = |name: &str| parameter(&request, name).unwrap_or_else(|| panic!("no {name}"));
         assert_eq!(wanted("response_type"), "code");
         assert_eq!(wanted("code_challenge_method"), "S256");
         let code = format!("code-{}", portcullis::random::random_token::<16>().unwrap());
         let redirect_uri = wanted("redirect_uri");
         let grant = Grant {
-            nonce: exchange.parameter("nonce"),
+            nonce: parameter(&request, "nonce"),
             challenge: wanted("code_challenge"),
             redirect_uri: redirect_uri.clone(),
         };
@@ -534,6 +544,18 @@ impl State {
     }
 
     /// `client_secret_basic` with form-encoded parts.
+    /// RFC 9126 2: keeps the request, and gives a reference that is used once.
+    fn take_pushed(&mut self, exchange: &Exchange, body: &[u8]) -> Answer {
+        if !self.is_client(exchange) {
+            return json_answer(401, &json!({ "error": "invalid_client" }));
+        }
+        let random = portcullis::random::random_token::<16>().unwrap();
+        let reference = format!("urn:ietf:params:oauth:request_uri:{random}");
+        self.pushed.insert(reference.clone(), body.to_vec());
+        self.issued.push(reference.clone());
+        json_answer(201, &json!({ "request_uri": reference, "expires_in": 60 }))
+    }
+
     fn is_client(&self, exchange: &Exchange) -> bool {
         let Nature { client, secret, .. } = self.nature;
         let encode = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
@@ -596,6 +618,7 @@ fn handler(state: &Arc<Mutex<State>>) -> Arc<Handler> {
             Some("/userinfo") => Call::Userinfo,
             Some("/end_session") => Call::EndSession,
             Some("/revoke") => Call::Revocation,
+            Some("/pushed") => Call::Pushed,
             _ => return exchange.answer(404, &[], b"no such endpoint"),
         };
         let answer = state.lock().unwrap().answer(call, exchange)?;
