@@ -48,19 +48,30 @@ fn who(rule: &Rule) -> String {
     match rule.access {
         Access::Public => "public".to_owned(),
         Access::Optional => "everybody, told who if signed in".to_owned(),
-        Access::SignedIn if rule.groups.is_empty() => "signed in".to_owned(),
-        Access::SignedIn => format!("signed in and in a group of: {}", rule.groups.join(", ")),
+        Access::SignedIn => {
+            let groups =
+                (!rule.groups.is_empty()).then(|| format!("in a group of: {}", rule.groups.join(", ")));
+            let acr = &rule.step_up.acr;
+            let acr = (!acr.is_empty()).then(|| format!("authenticated by one of: {}", acr.join(", ")));
+            let age = rule.step_up.max_age.map(humantime::format_duration);
+            let age = age.map(|age| format!("authenticated no longer than {age} ago"));
+            let rest = [groups, acr, age].into_iter().flatten();
+            std::iter::once("signed in".to_owned()).chain(rest).collect::<Vec<_>>().join(" and ")
+        }
     }
 }
 
 /// A provider, with the URIs that its client must be registered with.
 fn provider_block(provider: &ProviderSettings, settings: &Settings) -> String {
     let mut lines = vec![format!("issuer {}, client {}", provider.issuer, provider.client_id.0)];
+    if !provider.email_domains.is_empty() {
+        lines.push(format!("signs in addresses at: {}", provider.email_domains.join(", ")));
+    }
     lines.push("register there as redirect URIs:".to_owned());
     let indented = |url| format!("  {url}");
-    lines.extend(settings.public_urls(&provider.callback_path).map(indented));
+    lines.extend(settings.public_urls(&provider.id, &provider.callback_path).map(indented));
     lines.push("register there as post-logout redirect URIs:".to_owned());
-    lines.extend(settings.public_urls("signed_out").map(indented));
+    lines.extend(settings.public_urls(&provider.id, "signed_out").map(indented));
     block(&format!("Provider {} ({})", provider.id, provider.display_name), lines)
 }
 

@@ -84,6 +84,8 @@ section! {
         pushed_authorization_requests: bool,
         /// Extra parameters of the authorization request.
         authorization_params: Named<String>,
+        /// Whose addresses sign in here.
+        email_domains: List<String>,
         /// Accepted signature algorithms.
         id_token_algorithms: List<String>,
         /// Whether userinfo is asked.
@@ -104,6 +106,8 @@ section! {
         name: String,
         /// What people's browsers open.
         public_url: String,
+        /// The one provider of this host.
+        provider: String,
         /// Plain http on a host that is not loopback.
         danger_insecure_http: bool,
     }

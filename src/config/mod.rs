@@ -19,6 +19,7 @@ use check::Outside;
 
 use crate::gateway;
 use crate::idp::ProviderSettings;
+use crate::oidc::ProviderId;
 use crate::route::{HostPattern, HostSettings};
 use crate::session::Key;
 use crate::telemetry::logging::LogSettings;
@@ -107,10 +108,11 @@ pub struct ServerSettings {
 }
 
 impl Settings {
-    /// The URLs of an endpoint, one for each host, as they are registered at a provider.
-    pub fn public_urls(&self, endpoint: &str) -> impl Iterator<Item = String> {
+    /// The URLs of an endpoint, one for each host of a provider, as they are registered there.
+    pub fn public_urls(&self, provider: &ProviderId, endpoint: &str) -> impl Iterator<Item = String> {
         let path = self.gateway.paths.of(endpoint);
-        self.hosts.iter().map(move |host| match &host.pattern {
+        let takes = move |host: &&HostSettings| host.provider.as_ref().is_none_or(|only| only == provider);
+        self.hosts.iter().filter(takes).map(move |host| match &host.pattern {
             HostPattern::Wildcard(_) => format!("{}{path} for each name that is used", origin(host)),
             HostPattern::Exact(_) | HostPattern::Any => format!("{}{path}", origin(host)),
         })

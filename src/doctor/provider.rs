@@ -240,7 +240,7 @@ fn register(provider: &ProviderSettings, settings: &Settings, report: &mut Repor
         ("back-channel logout URI", "backchannel_logout", 1),
     ];
     for (what, endpoint, hosts) in places {
-        for url in settings.public_urls(endpoint).take(hosts) {
+        for url in settings.public_urls(&provider.id, endpoint).take(hosts) {
             report.note(format!("register there as {what}: {url}"));
         }
     }

@@ -177,7 +177,7 @@ async fn once_more(
     if unmet != Unmet::TooOld || attempt.again {
         return Err(failure(Refusal::StepUpFailed, &unmet.to_string()));
     }
-    let wish = Wish { return_to: attempt.return_to, again: true };
+    let wish = Wish { again: true, ..Wish::page(attempt.return_to) };
     Ok(call.gateway.begin_sign_in(call.request, call.site, provider, wish, cookies).await?)
 }
 

@@ -22,7 +22,7 @@ use crate::session::cookie::MAX_LOGIN_ATTEMPTS;
 use crate::session::seal::{SealError, open_cookie, seal_cookie};
 use crate::web::cookie;
 use crate::web::return_to::ReturnTo;
-use crate::web::{Reply, Request, Target};
+use crate::web::{EmailAddress, Reply, Request, Target};
 
 /// What a request lacks that a sign-in can bring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,13 +60,15 @@ pub struct Wish {
     pub return_to: ReturnTo,
     /// Whether it is the second try for a more recent authentication.
     pub again: bool,
+    /// The address that the person typed, which tells the provider who is coming.
+    pub login_hint: Option<EmailAddress>,
 }
 
 impl Wish {
     /// To get to a page.
     #[must_use]
     pub const fn page(return_to: ReturnTo) -> Self {
-        Self { return_to, again: false }
+        Self { return_to, again: false, login_hint: None }
     }
 }
 
@@ -87,31 +89,54 @@ impl Gateway {
             cookies.delete(site.cookies.session(), &site);
         }
         let return_to = self.return_to(request.target.as_str(), &site);
-        if let Some(provider) = self.provider_for(request, &site, need).await? {
+        let route = self.settings.routes.find(request.host, request.target);
+        let of_session = match route.and_then(|route| route.provider.as_ref()) {
+            Some(_) => None,
+            None => self.provider_of_session(request, &site, need).await?,
+        };
+        let named = of_session.map(|provider| &*provider.settings().id.0);
+        if let Some(provider) = self.provider_for(request, &site, &return_to, named)? {
             return self.begin_sign_in(request, &site, provider, Wish::page(return_to), cookies).await;
         }
         let query: String = byte_serialize(return_to.as_str().as_bytes()).collect();
         redirect(&format!("{}?rd={query}", self.settings.paths.of("sign_in")))
     }
 
-    /// The provider of the route, else the one that the person is signed in at, else the only one.
-    async fn provider_for(
+    /// The provider of a sign-in that leads to a page: the one that is named, the host's, the route's, the
+    /// only one there is; `None`: the person chooses.
+    ///
+    /// # Errors
+    /// [`Refusal::NoRoute`] where no provider has the name, or the host has another one.
+    pub fn provider_for(
+        &self,
+        request: &Request<'_>,
+        site: &Site,
+        page: &ReturnTo,
+        named: Option<&str>,
+    ) -> Result<Option<&Provider>, Refusal> {
+        let of_host = site.provider.as_ref();
+        let of_route = self.route_of(request, page).and_then(|route| route.provider.as_ref());
+        let by_default = of_host.or(of_route).map(|id| &*id.0);
+        let chosen = self.provider(named.or(by_default))?;
+        if chosen.is_some_and(|provider| !site.takes(&provider.settings().id)) {
+            return Err(Refusal::NoRoute);
+        }
+        Ok(chosen)
+    }
+
+    /// The provider that somebody is signed in at who lacks something, where that is no matter of host or
+    /// route.
+    async fn provider_of_session(
         &self,
         request: &Request<'_>,
         site: &Site,
         need: Need,
     ) -> Result<Option<&Provider>, Refusal> {
-        let route = self.settings.routes.find(request.host, request.target);
-        if let Some(id) = route.and_then(|route| route.provider.as_ref()) {
-            return self.provider(Some(&id.0));
+        if need != Need::StepUp {
+            return Ok(None);
         }
-        if need == Need::StepUp
-            && let Ok(session) = self.session(site, request).await?
-            && let Ok(provider) = self.provider(Some(&session.provider.0))
-        {
-            return Ok(provider);
-        }
-        self.provider(None)
+        let Ok(session) = self.session(site, request).await? else { return Ok(None) };
+        Ok(self.provider(Some(&session.provider.0)).ok().flatten())
     }
 
     /// The provider that is chosen, or the only one there is; `None`: the person chooses.
@@ -187,7 +212,7 @@ impl Gateway {
             metadata: &metadata,
             client_id: &settings.client_id,
             scopes: &settings.scopes,
-            extra: &extra_parameters(route, settings),
+            extra: &extra_parameters(wish.login_hint.as_ref(), route, settings),
             redirect_uri: &redirect_uri,
             return_to: wish.return_to,
             state: state + diagnosis::mark(request, site),
@@ -299,10 +324,16 @@ impl Gateway {
     }
 }
 
-/// Extra parameters of the route and of the provider; of two with one name the first is sent.
-fn extra_parameters(route: Option<&Arc<Route>>, settings: &ProviderSettings) -> Parameters {
+/// What the person typed, then extra parameters of the route and of the provider; of two with one name the
+/// first is sent.
+fn extra_parameters(
+    typed: Option<&EmailAddress>,
+    route: Option<&Arc<Route>>,
+    settings: &ProviderSettings,
+) -> Parameters {
+    let typed = typed.map(|address| ("login_hint".into(), address.expose().into()));
     let of_route = route.map(|route| route.authorization_params.as_slice()).unwrap_or_default();
-    [of_route, &settings.authorization_params].concat()
+    [typed.as_slice(), of_route, &settings.authorization_params].concat()
 }
 
 /// A provider that is down, or one that wants nothing of this client.

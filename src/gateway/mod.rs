@@ -228,7 +228,9 @@ impl Gateway {
         };
         Ok(match self.shared.sessions.find(&id, &self.settings.reading).await? {
             // SC-3: the seal binds the host already; the record says it once more.
-            Found::Live(session) if *session.host == *site.name => Ok(session),
+            Found::Live(session) if *session.host == *site.name && site.takes(&session.provider) => {
+                Ok(session)
+            }
             Found::Live(_) => Err(Why::BadCredential),
             Found::Absent => Err(Why::NoSession),
             Found::Expired => Err(Why::Expired),
@@ -418,6 +420,26 @@ mod tests {
             let request = Owned::get("app.test", "/x").with_cookie(&rig.cookie(&id, host));
             let wanted = Err(Refusal::SignInRequired(Why::BadCredential));
             assert_eq!(verdict(&rig, &request).await, wanted, "sealed for {host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_of_another_provider_is_no_session_on_a_host_that_has_one() {
+        for (provider, wanted) in [
+            (None, Ok(true)),
+            (Some("main"), Ok(true)),
+            (Some("other"), Err(Refusal::SignInRequired(Why::BadCredential))),
+        ] {
+            let mut rig = Rig::new();
+            let host = crate::route::HostSettings {
+                pattern: HostPattern::parse("app.test").unwrap(),
+                public_url: url::Url::parse("https://app.test").unwrap(),
+                provider: provider.map(|id| crate::oidc::ProviderId(id.into())),
+            };
+            rig.gateway.settings.hosts = HostTable::new(&[host]);
+            let cookie = rig.sign_in(&[]).await;
+            let request = Owned::get("app.test", "/x").with_cookie(&cookie);
+            assert_eq!(verdict(&rig, &request).await, wanted, "{provider:?}");
         }
     }
 

@@ -168,6 +168,7 @@ fn settings() -> Settings {
     let host = HostSettings {
         pattern: HostPattern::parse("app.test").unwrap(),
         public_url: Url::parse("https://app.test").unwrap(),
+        provider: None,
     };
     Settings {
         routes: RouteTable::new(routes, vec![upstream]),

@@ -68,6 +68,9 @@ pub struct ProviderSettings {
     pub pushed_authorization_requests: bool,
     /// Extra authorization parameters.
     pub authorization_params: Vec<(Arc<str>, Arc<str>)>,
+    /// Domains of e-mail addresses whose people sign in here, as [`crate::web::email::parse_domain`] has
+    /// them. Who has any is found by address and has no button.
+    pub email_domains: Vec<Arc<str>>,
     /// Pinned algorithms; RS256 by default.
     pub id_token_algorithms: Vec<Algorithm>,
     /// Whether userinfo is asked at sign-in.
@@ -565,6 +568,7 @@ mod tests {
             scopes: vec!["openid".into()],
             pushed_authorization_requests: false,
             authorization_params: Vec::new(),
+            email_domains: Vec::new(),
             id_token_algorithms: vec![Algorithm::ES256],
             userinfo: true,
             leeway: Duration::from_secs(10),

@@ -8,6 +8,7 @@ use url::{Position, Url};
 
 use super::HostPattern;
 use super::host::suffixes;
+use crate::oidc::ProviderId;
 use crate::session::cookie::CookieNames;
 use crate::web::Host;
 
@@ -20,6 +21,8 @@ pub struct HostSettings {
     /// For an exact name, its URL. For a wildcard a URL whose host is the pattern's `*.suffix`
     /// spelled with the placeholder label `wildcard`, replaced by the request's name once it matched.
     pub public_url: Url,
+    /// The one provider whose sign-ins and sessions count on this host; `None`: every provider's.
+    pub provider: Option<ProviderId>,
 }
 
 /// One request's host, resolved.
@@ -29,6 +32,8 @@ pub struct Site {
     pub name: Arc<str>,
     /// The public URL: scheme, name and port only, path `/` (AR-5).
     pub public_url: Arc<Url>,
+    /// The one provider whose sign-ins and sessions count here; `None`: every provider's.
+    pub provider: Option<ProviderId>,
     /// Its cookie names.
     pub cookies: CookieNames,
     /// `X-Forwarded-Proto` for upstreams: the scheme of the public URL.
@@ -45,7 +50,7 @@ pub struct Site {
 pub struct HostTable {
     exact: HashMap<Arc<str>, Arc<Site>>,
     /// By suffix: `.example.com`.
-    wildcard: HashMap<Arc<str>, Url>,
+    wildcard: HashMap<Arc<str>, (Url, Option<ProviderId>)>,
 }
 
 impl HostTable {
@@ -54,21 +59,22 @@ impl HostTable {
     #[must_use]
     pub fn new(hosts: &[HostSettings]) -> Self {
         let mut table = Self::default();
-        for HostSettings { pattern, public_url } in hosts {
-            table.insert(pattern, public_url);
+        for host in hosts {
+            table.insert(host);
         }
         table
     }
 
-    fn insert(&mut self, pattern: &HostPattern, public_url: &Url) {
+    fn insert(&mut self, host: &HostSettings) {
+        let HostSettings { pattern, public_url, provider } = host;
         let Some(url) = origin_of(public_url) else { return };
         match pattern {
             HostPattern::Exact(name) => {
-                let Some(site) = Site::new(Arc::clone(name), url) else { return };
+                let Some(site) = Site::new(Arc::clone(name), url, provider.clone()) else { return };
                 self.exact.entry(Arc::clone(name)).or_insert_with(|| Arc::new(site));
             }
             HostPattern::Wildcard(suffix) => {
-                self.wildcard.entry(Arc::clone(suffix)).or_insert(url);
+                self.wildcard.entry(Arc::clone(suffix)).or_insert_with(|| (url, provider.clone()));
             }
             HostPattern::Any => {}
         }
@@ -88,24 +94,30 @@ impl HostTable {
     }
 
     fn below_wildcard(&self, name: &str) -> Option<Arc<Site>> {
-        let mut url = suffixes(name).find_map(|suffix| self.wildcard.get(suffix))?.clone();
+        let (mut url, provider) = suffixes(name).find_map(|suffix| self.wildcard.get(suffix))?.clone();
         url.set_host(Some(name)).ok()?;
         // A name that a URL spells in another way than the request is nobody's.
         if url.host_str() != Some(name) {
             return None;
         }
-        Site::new(name.into(), url).map(Arc::new)
+        Site::new(name.into(), url, provider).map(Arc::new)
     }
 }
 
 impl Site {
+    /// Whether sign-ins and sessions of a provider count here.
+    #[must_use]
+    pub fn takes(&self, provider: &ProviderId) -> bool {
+        self.provider.as_ref().is_none_or(|only| only == provider)
+    }
+
     /// The origin as a browser writes it: `https://wiki.example.com`.
     #[must_use]
     pub fn origin(&self) -> String {
         self.public_url.origin().ascii_serialization()
     }
 
-    fn new(name: Arc<str>, public_url: Url) -> Option<Self> {
+    fn new(name: Arc<str>, public_url: Url, provider: Option<ProviderId>) -> Option<Self> {
         let scheme = match public_url.scheme() {
             "https" => "https",
             "http" => "http",
@@ -114,6 +126,7 @@ impl Site {
         let authority = &public_url[Position::BeforeHost..Position::AfterPort];
         Some(Self {
             name,
+            provider,
             cookies: CookieNames::new(scheme == "https"),
             forwarded_proto: HeaderValue::from_static(scheme),
             forwarded_host: HeaderValue::from_str(authority).ok()?,
@@ -139,6 +152,7 @@ mod tests {
                 Some(suffix) => HostPattern::Wildcard(suffix.into()),
             },
             public_url: Url::parse(url).unwrap(),
+            provider: Some(ProviderId((*name).into())),
         };
         HostTable::new(&hosts.iter().map(settings).collect::<Vec<_>>())
     }
@@ -187,6 +201,9 @@ mod tests {
         for (name, secure, proto, host) in cases {
             let site = table.find_by(name, None, 1).unwrap();
             assert_eq!(&*site.name, name);
+            let pattern = if name.ends_with(".w.test") { "*.w.test" } else { name };
+            assert_eq!(site.provider, Some(ProviderId(pattern.into())), "{name}");
+            assert!(site.takes(&ProviderId(pattern.into())) && !site.takes(&ProviderId("x".into())));
             assert_eq!(site.cookies, CookieNames::new(secure), "{name}");
             assert_eq!(site.forwarded_proto, proto, "{name}");
             assert_eq!(site.forwarded_host, host, "{name}");

@@ -2,6 +2,7 @@
 
 pub mod client_addr;
 pub mod cookie;
+pub mod email;
 pub mod host;
 mod media_type;
 pub mod page;
@@ -10,6 +11,7 @@ pub mod request;
 pub mod return_to;
 pub mod target;
 
+pub use email::EmailAddress;
 pub use host::Host;
 pub use media_type::{FORM, media_type};
 pub use reply::Reply;

@@ -39,10 +39,47 @@ pub struct Choice {
     pub href: String,
 }
 
+/// The field for an e-mail address, whose domain says who signs the person in.
+#[derive(Clone, Copy, Debug)]
+pub struct EmailForm<'a> {
+    /// Where it is posted: a path on this host.
+    pub action: &'a str,
+    /// Where the person goes after sign-in, as `rd`.
+    pub return_to: &'a str,
+    /// What stands in the field.
+    pub typed: &'a str,
+    /// Whether nobody signs in with what was typed.
+    pub unknown: bool,
+}
+
+/// What the sign-in page offers.
+#[derive(Clone, Copy, Debug)]
+pub struct SignInPage<'a> {
+    /// The field for an address, where a domain means something.
+    pub email: Option<EmailForm<'a>>,
+    /// The buttons.
+    pub choices: &'a [Choice],
+    /// Whether to say that this is a demo.
+    pub demo: bool,
+}
+
+impl SignInPage<'_> {
+    fn is_unknown(&self) -> bool {
+        self.email.is_some_and(|form| form.unknown)
+    }
+}
+
 /// The sign-in page.
 #[must_use]
-pub fn sign_in(choices: &[Choice], demo: bool) -> String {
-    render(&SignIn { choices, demo })
+pub fn sign_in(page: &SignInPage<'_>) -> String {
+    render(&SignIn { page, demo: page.demo })
+}
+
+/// The page that goes on to `href` (absolute, https) by itself: what a form is answered with that leads to
+/// another site, because browsers hold the redirects behind a form to `form-action`.
+#[must_use]
+pub fn leaving(href: &str, name: &str, demo: bool) -> String {
+    render(&Leaving { href, name, demo })
 }
 
 /// The page after sign-out. `sign_in_href` is a path on this host.
@@ -79,7 +116,15 @@ pub fn error(page: &ErrorPage<'_>) -> String {
 #[derive(Template)]
 #[template(path = "sign_in.html", config = "src/web/templates/askama.toml")]
 struct SignIn<'a> {
-    choices: &'a [Choice],
+    page: &'a SignInPage<'a>,
+    demo: bool,
+}
+
+#[derive(Template)]
+#[template(path = "leaving.html", config = "src/web/templates/askama.toml")]
+struct Leaving<'a> {
+    href: &'a str,
+    name: &'a str,
     demo: bool,
 }
 
@@ -110,6 +155,15 @@ mod tests {
         Choice { name: name.to_owned(), href: href.to_owned() }
     }
 
+    fn chosen(choices: &[Choice], demo: bool) -> String {
+        sign_in(&SignInPage { email: None, choices, demo })
+    }
+
+    fn asked(choices: &[Choice], typed: &str, unknown: bool, demo: bool) -> String {
+        let form = EmailForm { action: "/oauth2/start", return_to: "/page?x", typed, unknown };
+        sign_in(&SignInPage { email: Some(form), choices, demo })
+    }
+
     fn refused<'a>() -> ErrorPage<'a> {
         ErrorPage {
             status: 403,
@@ -127,8 +181,11 @@ mod tests {
         let two = [choice("Staff", "/oauth2/start?provider=a"), choice("Guests", "/oauth2/start?provider=b")];
         let action = Some(("Start again", "/oauth2/sign_in"));
         vec![
-            ("sign-in", sign_in(&one, demo)),
-            ("sign-in with a choice", sign_in(&two, demo)),
+            ("sign-in", chosen(&one, demo)),
+            ("sign-in with a choice", chosen(&two, demo)),
+            ("sign-in by address", asked(&[], "", false, demo)),
+            ("sign-in by address or choice", asked(&two, "a@b.test", true, demo)),
+            ("leaving", leaving("/away", "Staff", demo)),
             ("signed-out", signed_out("/", demo)),
             ("error", error(&ErrorPage { demo, ..refused() })),
             ("error with a way on", error(&ErrorPage { action, demo, ..refused() })),
@@ -189,10 +246,46 @@ mod tests {
 
     #[test]
     fn the_sign_in_page_has_one_link_for_each_provider() {
-        let page = sign_in(&[choice("Staff", "/a?x=1&y=2"), choice("Guests", "/b")], false);
+        let page = chosen(&[choice("Staff", "/a?x=1&y=2"), choice("Guests", "/b")], false);
         assert_eq!(page.matches("<a ").count(), 2);
         assert!(page.contains("href=\"/a?x=1&#38;y=2\">Continue with Staff</a>"));
         assert!(page.contains("href=\"/b\">Continue with Guests</a>"));
+    }
+
+    #[test]
+    fn the_field_for_an_address_is_labelled_and_says_what_is_wrong_with_it() {
+        let fresh = asked(&[], "", false, false);
+        for text in [
+            "<form class=\"actions\" method=\"post\" action=\"/oauth2/start\">",
+            "<input type=\"hidden\" name=\"rd\" value=\"/page?x\">",
+            "<label for=\"email\">",
+            "id=\"email\" name=\"email\" type=\"email\" value=\"\" ",
+        ] {
+            assert!(fresh.contains(text), "{text}");
+        }
+        assert!(!fresh.contains("aria-invalid=") && !fresh.contains("role=\"alert\""));
+        let wrong = asked(&[choice("Staff", "/a")], "eve@evil.test", true, false);
+        for text in [
+            "<title>Not found: Sign in",
+            "value=\"eve@evil.test\"",
+            "aria-invalid=\"true\" aria-describedby=\"unknown\"",
+            "id=\"unknown\" role=\"alert\"",
+            ", or choose below",
+        ] {
+            assert!(wrong.contains(text), "{text}");
+        }
+        assert!(!chosen(&[choice("Staff", "/a")], false).contains("<form"));
+    }
+
+    #[test]
+    fn the_page_in_between_goes_on_by_itself_and_by_hand() {
+        let page = leaving("https://op.test/auth?a=1&b=2", "Staff", false);
+        assert!(
+            page.contains(
+                "<meta http-equiv=\"refresh\" content=\"0; url=https://op.test/auth?a=1&#38;b=2\">"
+            )
+        );
+        assert!(page.contains("href=\"https://op.test/auth?a=1&#38;b=2\">Continue</a>"));
     }
 
     #[test]
@@ -236,7 +329,16 @@ mod tests {
             action: Some((evil, evil)),
             ..refused()
         };
-        for page in [sign_in(&[choice(evil, evil)], false), signed_out(evil, false), error(&page)] {
+        let form = EmailForm { action: evil, return_to: evil, typed: evil, unknown: true };
+        let by_email = sign_in(&SignInPage { email: Some(form), choices: &[], demo: false });
+        let pages = [
+            chosen(&[choice(evil, evil)], false),
+            by_email,
+            leaving(evil, evil, false),
+            signed_out(evil, false),
+            error(&page),
+        ];
+        for page in pages {
             assert!(!page.contains("<script") && !page.contains("\"'"), "{page}");
             assert!(page.contains("&#34;&#39;&#62;&#60;script&#62;alert(1)&#60;/script&#62;&#38;"), "{page}");
         }
@@ -266,6 +368,7 @@ mod tests {
             ("on-accent", "accent", 4.5),
             ("on-accent", "press", 4.5),
             ("on-note", "note", 4.5),
+            ("wrong", "card", 4.5),
             ("edge", "card", 3.0),   // the border of a button
             ("accent", "card", 3.0), // the ring of the focus
         ];

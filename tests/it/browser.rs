@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
+use url::Url;
 
 use crate::support::certificate::Authority;
 use crate::support::certified_provider::CertifiedProvider;
@@ -185,4 +186,38 @@ fn ar_14_a_loop_ends_on_a_page_before_the_browser_gives_up() {
     );
     let text = page["text"].as_str().unwrap_or_default();
     assert!(text.contains("login_loop") && text.contains("the application keeps asking"), "{text}");
+}
+
+#[test]
+fn an_address_leads_a_browser_to_its_provider_at_another_site() {
+    let authority = Authority::new();
+    let upstream = Upstream::start();
+    let builder = Gateway::empty().tls(&[HOST]);
+    let origin = format!("https://{HOST}:{}", builder.address().port());
+    let provider = CertifiedProvider::builder().tls(&authority.issue(&["localhost"])).host(&origin).start();
+    let ca_file = builder.file("provider-ca.pem", &authority.pem());
+    let ca_file = format!("ca_file = \"{}\"\n", ca_file.display());
+    let (mut first, mut second) = (provider.entry(), provider.entry_for("none"));
+    first.more = format!("{}{ca_file}name = \"Partners\"\nemail_domains = [\"partners.test\"]\n", first.more);
+    second.id = "second".into();
+    second.more = format!("{}{ca_file}name = \"Staff\"\n", second.more);
+    let _gateway = builder
+        .route(&format!("host = \"{HOST}\"\nupstream = \"{}\"", upstream.url()))
+        .config(&format!("[[host]]\nname = \"{HOST}\"\npublic_url = \"{origin}\""))
+        .provider(first)
+        .provider(second)
+        .start();
+    let task = json!({
+        "origin": origin,
+        "path": "/page?a=1",
+        "unknown": "alice@evil.test",
+        "address": "alice@partners.test",
+    });
+    let seen = browse("by_address", task);
+    assert_eq!(seen["landed"], json!(format!("{origin}/page?a=1")));
+    assert_eq!(seen["errors"], json!([]), "the Content-Security-Policy stops something");
+    assert_eq!((&seen["focused"], &seen["described"]), (&json!("email"), &json!("unknown")));
+    assert!(seen["alert"].as_str().is_some_and(|text| text.contains("Check it, or choose below")));
+    assert_eq!(seen["inspected"]["overflows"], json!(false));
+    assert_eq!(seen["hinted"], json!(Url::parse(provider.issuer()).unwrap().origin().ascii_serialization()));
 }

@@ -23,6 +23,7 @@ mod harness;
 mod headers;
 mod login_loop;
 mod operation;
+mod providers;
 mod proxy;
 mod pushed_requests;
 mod sessions;

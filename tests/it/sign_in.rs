@@ -512,7 +512,7 @@ fn an_endpoint_takes_its_own_methods_and_no_other() {
     let cases = [
         ("POST", "/oauth2/callback?code=c&state=s", "GET"),
         ("HEAD", "/oauth2/callback?code=c&state=s", "GET"),
-        ("POST", "/oauth2/start", "GET"),
+        ("PUT", "/oauth2/start", "GET, POST"),
         ("PUT", "/oauth2/sign_in", "GET, HEAD"),
         ("DELETE", "/oauth2/sign_out", "GET, POST"),
         ("POST", "/oauth2/signed_out", "GET, HEAD"),

@@ -95,6 +95,49 @@ const SCENARIOS = {
     return { landed, told, cookies, signedOut, after, left };
   },
 
+  // Somebody who is found by an address: a form, and the way to another site behind it.
+  async by_address({ context, shoot, origin, path, unknown, address }) {
+    const page = await context.newPage();
+    const errors = [];
+    page.on('console', (message) => errors.push(message.text()));
+    const type = async (text) => {
+      await page.getByLabel('E-mail address').fill(text);
+      await page.getByRole('button', { name: 'Continue', exact: true }).click();
+    };
+    await page.goto(origin + path);
+    const focused = await page.evaluate(() => document.activeElement.id);
+    for (const colorScheme of ['light', 'dark']) {
+      await page.emulateMedia({ colorScheme });
+      await shoot(page, `fresh-${colorScheme}`);
+    }
+    await type(unknown);
+    const alert = await page.getByRole('alert').innerText();
+    const described = await page.getByLabel('E-mail address').getAttribute('aria-describedby');
+    for (const colorScheme of ['light', 'dark']) {
+      await page.emulateMedia({ colorScheme });
+      await shoot(page, `unknown-${colorScheme}`);
+    }
+    await page.setViewportSize({ width: 320, height: 640 });
+    await shoot(page, 'unknown-narrow');
+    const inspected = await page.evaluate(inspect);
+    await page.setViewportSize({ width: 1280, height: 720 });
+    await type(address);
+    await page.getByLabel('Password').fill('alice');
+    const hinted = new URL(page.url()).origin;
+    await page.getByLabel('Name').fill('alice');
+    await page.getByRole('button', { name: 'Sign in' }).click();
+    await page.waitForURL(`${origin}/page**`);
+    return {
+      focused,
+      alert,
+      described,
+      inspected,
+      hinted,
+      landed: page.url(),
+      errors: errors.filter((text) => /Content.Security|Refused/i.test(text)),
+    };
+  },
+
   // Each page at each address, in light and dark, with what assistive technology needs.
   async pages({ context, shoot, origin, paths }) {
     const seen = [];

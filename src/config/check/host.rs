@@ -7,7 +7,8 @@ use super::{Check, all, rules};
 use crate::config::file::{self, List};
 use crate::config::problem::Told;
 use crate::config::read::Field;
-use crate::route::{HostPattern, HostSettings};
+use crate::oidc::ProviderId;
+use crate::route::{HostPattern, HostSettings, Route};
 
 /// The label that stands for the request's name in the public URL of a wildcard.
 const PLACEHOLDER: &str = "wildcard";
@@ -18,21 +19,24 @@ impl Check<'_> {
         &mut self,
         field: Field<List<file::Host>>,
         routes: Option<&Checked>,
+        providers: &[String],
     ) -> Result<Vec<HostSettings>, Told> {
         let list = field.or(Vec::new())?;
         let mut names = Vec::new();
         let hosts = all(list.into_iter().map(|host| {
             let host = host.element(&mut self.problems)?;
-            self.host(host, routes, &mut names)
+            self.host(host, routes, providers, &mut names)
         }));
         let mut hosts = hosts?;
         for route in routes.into_iter().flat_map(|checked| &checked.routes) {
             if route.host != HostPattern::Any && !hosts.iter().any(|host| covers(&host.pattern, &route.host))
             {
                 let public_url = default_url(&route.host);
-                hosts.extend(
-                    public_url.map(|public_url| HostSettings { pattern: route.host.clone(), public_url }),
-                );
+                hosts.extend(public_url.map(|public_url| HostSettings {
+                    pattern: route.host.clone(),
+                    public_url,
+                    provider: None,
+                }));
             }
         }
         Ok(hosts)
@@ -42,15 +46,17 @@ impl Check<'_> {
         &mut self,
         host: file::Host,
         routes: Option<&Checked>,
+        providers: &[String],
         names: &mut Vec<HostPattern>,
     ) -> Result<HostSettings, Told> {
-        let file::Host { name, public_url, danger_insecure_http } = host;
+        let file::Host { name, public_url, provider, danger_insecure_http } = host;
         let (name_place, danger_place) = (name.place.clone(), danger_insecure_http.place.clone());
         let pattern = name
             .parse(&mut self.problems, pattern)
             .check(&mut self.problems, |pattern| rules::once(pattern, names, "has a [[host]] already"))
             .required(&mut self.problems, "a host name, or \"*.\" and a host name")?;
         let danger = danger_insecure_http.or(false)?;
+        let provider = self.host_provider(provider, &pattern, routes, providers);
         let written =
             public_url.parse(&mut self.problems, |text| public(text, &pattern, danger)).optional()?;
         let Some(public_url) = written.or_else(|| default_url(&pattern)) else {
@@ -61,7 +67,32 @@ impl Check<'_> {
         }
         self.warn_if_unused(&pattern, routes);
         self.warn_of_http(&pattern, &public_url);
-        Ok(HostSettings { pattern, public_url })
+        Ok(HostSettings { pattern, public_url, provider: provider? })
+    }
+
+    /// A route below the host that names another provider could never be passed.
+    fn host_provider(
+        &mut self,
+        field: Field<String>,
+        pattern: &HostPattern,
+        routes: Option<&Checked>,
+        providers: &[String],
+    ) -> Result<Option<ProviderId>, Told> {
+        let routes = routes.map(|checked| checked.routes.as_slice()).unwrap_or_default();
+        let rule = |id: String| {
+            if !providers.contains(&id) {
+                return Err("is not the id of a [[provider]]".to_owned());
+            }
+            let id = ProviderId(id.into());
+            let is_other = |route: &&Route| {
+                covers(pattern, &route.host) && route.provider.as_ref().is_some_and(|other| *other != id)
+            };
+            match routes.iter().find(is_other) {
+                Some(route) => Err(format!("is not the provider that the route {} names", route.name)),
+                None => Ok(id),
+            }
+        };
+        field.check(&mut self.problems, rule).optional()
     }
 
     fn warn_if_unused(&mut self, pattern: &HostPattern, routes: Option<&Checked>) {

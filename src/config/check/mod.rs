@@ -128,7 +128,7 @@ impl Check<'_> {
         self.providers_where_needed(&provider, &route);
         let providers = self.providers(provider);
         let routes = self.routes(route, prefix.as_deref().ok(), &provider_ids);
-        let hosts = self.hosts(host, routes.as_ref().ok());
+        let hosts = self.hosts(host, routes.as_ref().ok(), &provider_ids);
         let session = self.session(session);
         let claim_paths = self.identity(identity);
         let headers = self.headers(headers);

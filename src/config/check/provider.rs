@@ -12,6 +12,7 @@ use crate::idp::ProviderSettings;
 use crate::oidc::authorize::Parameters;
 use crate::oidc::{ClientId, Issuer, ProviderId};
 use crate::token::Algorithm;
+use crate::web::email::parse_domain;
 
 const SCOPES: &[&str] = &["openid", "profile", "email"];
 
@@ -75,11 +76,17 @@ impl Check<'_> {
         field: Field<List<file::Provider>>,
     ) -> Result<Vec<ProviderSettings>, Told> {
         let list = field.or(Vec::new())?;
-        let mut ids = Vec::new();
-        all(list.into_iter().enumerate().map(|(index, provider)| {
+        let (mut ids, mut domains) = (Vec::new(), Vec::new());
+        let alone = list.len() == 1;
+        let providers = all(list.into_iter().enumerate().map(|(index, provider)| {
             let provider = provider.element(&mut self.problems)?;
-            self.provider(provider, index, &mut ids)
-        }))
+            self.provider(provider, index, &mut ids, &mut domains)
+        }))?;
+        if alone && !domains.is_empty() {
+            let text = "provider[0].email_domains has no effect: nobody is asked where there is one provider";
+            self.warnings.push(text.to_owned());
+        }
+        Ok(providers)
     }
 
     fn provider(
@@ -87,6 +94,7 @@ impl Check<'_> {
         provider: file::Provider,
         index: usize,
         ids: &mut Vec<String>,
+        domains: &mut Vec<Arc<str>>,
     ) -> Result<ProviderSettings, Told> {
         let file::Provider {
             id,
@@ -101,6 +109,7 @@ impl Check<'_> {
             scopes,
             pushed_authorization_requests,
             authorization_params,
+            email_domains,
             id_token_algorithms,
             userinfo,
             leeway,
@@ -121,6 +130,7 @@ impl Check<'_> {
         });
         let scopes = self.scopes(scopes);
         let params = self.authorization_params(authorization_params);
+        let email_domains = self.email_domains(email_domains, domains);
         let algorithms = self.algorithms(id_token_algorithms);
         let leeway = leeway.check(&mut self.problems, between(Duration::ZERO, MINUTE)).or(30 * SECOND);
         let ca_file = self.ca_file(ca_file);
@@ -136,6 +146,7 @@ impl Check<'_> {
             scopes: scopes?,
             pushed_authorization_requests: pushed_authorization_requests.or(false)?,
             authorization_params: params?,
+            email_domains: email_domains?,
             id_token_algorithms: algorithms?,
             userinfo: userinfo.or(true)?,
             leeway: leeway?,
@@ -194,6 +205,20 @@ impl Check<'_> {
         }))
     }
 
+    fn email_domains(
+        &mut self,
+        field: Field<List<String>>,
+        taken: &mut Vec<Arc<str>>,
+    ) -> Result<Vec<Arc<str>>, Told> {
+        let list = field.or(Vec::new())?;
+        all(list.into_iter().map(|domain| {
+            domain
+                .parse(&mut self.problems, email_domain)
+                .check(&mut self.problems, |domain| rules::once(domain, taken, "is listed twice"))
+                .element(&mut self.problems)
+        }))
+    }
+
     fn algorithms(&mut self, field: Field<List<String>>) -> Result<Vec<Algorithm>, Told> {
         let place = field.place.clone();
         let Some(list) = field.optional()? else { return Ok(vec![Algorithm::RS256]) };
@@ -230,4 +255,9 @@ fn issuer(text: &str) -> Result<Issuer, &'static str> {
         return Err("has a query or a fragment, which an issuer never has");
     }
     Ok(Issuer(text.into()))
+}
+
+fn email_domain(text: &str) -> Result<Arc<str>, &'static str> {
+    let complaint = "is not a domain such as \"example.com\"; subdomains are listed one by one";
+    parse_domain(text).map(Arc::from).ok_or(complaint)
 }

@@ -416,6 +416,11 @@ fn wrong_values_of_a_host_are_told() {
                 "host[0].public_url: \"http://wiki.example.com\" is plain http on a host that is not loopback; write https, or danger_insecure_http",
             ],
         ),
+        (
+            "[[host]]",
+            "provider = \"other\"",
+            &["host[0].provider: \"other\" is not the id of a [[provider]]"],
+        ),
         ("[[host]]", "danger_insecure_http = true", &["host[0].danger_insecure_http: has no effect"]),
     ]);
 }
@@ -761,6 +766,51 @@ fn each_host_of_a_route_has_a_public_url() {
         urls(wide, "example.org"),
         ["*.example.org https://wildcard.example.org:8443/", "example.org https://example.org/"]
     );
+}
+
+#[test]
+fn a_host_has_the_provider_that_its_routes_name() {
+    let second = "[[provider]]\nid = \"second\"\nissuer = \"https://b\"\nclient_id = \"c\"\n";
+    let file = |host: &str, route: &str| {
+        let text = with("[[host]]", &format!("name = \"*.example.com\"\nprovider = \"{host}\""));
+        let text = text.replace("[[route]]", &format!("[[route]]\nprovider = \"{route}\""));
+        checked(&format!("{text}\n{second}"))
+    };
+    let good = file("second", "second").unwrap();
+    assert_eq!(good.hosts[0].provider, Some(crate::oidc::ProviderId("second".into())));
+    let wrong = file("second", "main").unwrap_err();
+    assert_eq!(wrong.len(), 1);
+    let wanted = "host[0].provider: \"second\" is not the provider that the route wiki.example.com/ names";
+    assert_eq!(wrong[0].to_string(), wanted);
+    let urls = |id: &str| good.public_urls(&crate::oidc::ProviderId(id.into()), "callback").count();
+    assert_eq!((urls("second"), urls("main")), (1, 0), "nothing is registered where it is of no use");
+}
+
+#[test]
+fn domains_of_addresses_have_one_spelling_and_one_provider() {
+    let second = |domains: &str| {
+        let lines = format!("id = \"second\"\nissuer = \"https://b\"\nclient_id = \"c\"\n{domains}");
+        checked(&format!("{GOOD}\n[[provider]]\n{lines}"))
+    };
+    let good = second("email_domains = [\"Example.COM\", \"b\u{fc}cher.example\"]").unwrap();
+    let found: Vec<_> = good.providers[1].email_domains.iter().map(AsRef::as_ref).collect();
+    assert_eq!(found, ["example.com", "xn--bcher-kva.example"]);
+    assert_eq!(good.warnings, Vec::<String>::new());
+    let rows = [
+        ("[\"a.test\", \"A.test\"]", "[1]: \"A.test\" is listed twice"),
+        ("[\"*.a.test\"]", "[0]: \"*.a.test\" is not a domain"),
+        ("[\"x@a.test\"]", "[0]: \"x@a.test\" is not a domain"),
+        ("[\"\"]", "[0]: \"\" is not a domain"),
+        ("[\"127.0.0.1\"]", "[0]: \"127.0.0.1\" is not a domain"),
+        ("\"a.test\"", ": \"a.test\" is not a list"),
+    ];
+    for (domains, wanted) in rows {
+        let told = second(&format!("email_domains = {domains}")).unwrap_err();
+        let wanted = format!("provider[1].email_domains{wanted}");
+        assert!(told.len() == 1 && told[0].to_string().starts_with(&wanted), "{domains}: {told:?}");
+    }
+    let alone = settings("[[provider]]", "email_domains = [\"a.test\"]").warnings;
+    assert!(alone.len() == 1 && alone[0].contains("has no effect"), "{alone:?}");
 }
 
 #[test]
