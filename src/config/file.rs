@@ -88,8 +88,12 @@ section! {
         email_domains: List<String>,
         /// Accepted signature algorithms.
         id_token_algorithms: List<String>,
+        /// Audiences that may stand beside the client.
+        trusted_audiences: List<String>,
         /// Whether userinfo is asked.
         userinfo: bool,
+        /// How userinfo is signed.
+        userinfo_signed_response_alg: String,
         /// Tolerated clock skew.
         leeway: Duration,
         /// Whether logout tokens need `exp` and `typ`.

@@ -79,7 +79,11 @@ impl Inner {
         let keys = self.fetch_keys(&metadata).await?;
         let metadata = Arc::new(metadata);
         self.keys.replace(keys);
-        self.discovery.metadata.store(Some(Arc::clone(&metadata)));
+        let before = self.discovery.metadata.swap(Some(Arc::clone(&metadata)));
+        if let Some(before) = before.filter(|before| before.jwks_uri != metadata.jwks_uri) {
+            let (provider, events) = (&self.settings.id.0, &self.events);
+            events.key_set_moved(provider, before.jwks_uri.as_str(), metadata.jwks_uri.as_str());
+        }
         Ok(metadata)
     }
 }

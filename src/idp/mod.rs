@@ -30,7 +30,7 @@ use crate::oidc::logout_token::{self, LogoutToken};
 use crate::oidc::metadata::Metadata;
 use crate::oidc::pushed::{self, Push, PushError};
 use crate::oidc::revocation::{self, Revocation};
-use crate::oidc::userinfo::{self, PROTECTED, UserinfoError};
+use crate::oidc::userinfo::{self, Answer, PROTECTED, UserinfoError};
 use crate::oidc::{ClientId, Issuer, ProviderId, TokenError};
 use crate::random::random_token;
 use crate::secret::Secret;
@@ -73,8 +73,13 @@ pub struct ProviderSettings {
     pub email_domains: Vec<Arc<str>>,
     /// Pinned algorithms; RS256 by default.
     pub id_token_algorithms: Vec<Algorithm>,
+    /// Audiences that may stand beside the client in a token; none by default (ID-7).
+    pub trusted_audiences: Vec<Arc<str>>,
     /// Whether userinfo is asked at sign-in.
     pub userinfo: bool,
+    /// The algorithm that the client registered for userinfo: then only answers signed with it count. `None`:
+    /// plain answers do, and signed ones with an algorithm for ID tokens (UI-2).
+    pub userinfo_signed_response_alg: Option<Algorithm>,
     /// Clock skew tolerated, at most 60 s.
     pub leeway: Duration,
     /// Whether logout tokens need `exp` and `typ: logout+jwt`.
@@ -291,6 +296,7 @@ impl Provider {
         let expected = logout_token::Expected {
             issuer: &settings.issuer,
             client_id: &settings.client_id,
+            trusted_audiences: &settings.trusted_audiences,
             algorithms: &settings.id_token_algorithms,
             leeway: settings.leeway,
             strict: settings.strict_logout_tokens,
@@ -340,6 +346,7 @@ impl Inner {
         let expected = Expected {
             issuer: &self.settings.issuer,
             client_id: &self.settings.client_id,
+            trusted_audiences: &self.settings.trusted_audiences,
             algorithms: &self.settings.id_token_algorithms,
             nonce: &attempt.nonce,
             access_token: &tokens.access_token,
@@ -412,7 +419,7 @@ impl Inner {
 
     /// UI-1: the answer counts only if it is about the subject of the ID token.
     async fn userinfo(
-        &self,
+        self: &Arc<Self>,
         metadata: &Metadata,
         tokens: &TokenResponse,
         claims: &Claims,
@@ -423,7 +430,27 @@ impl Inner {
         let request = userinfo::request(endpoint, &tokens.access_token);
         let answer = self.call("userinfo", request, MAX_ANSWER_BYTES).await?;
         let subject = claims.string("sub").ok().flatten().unwrap_or_default();
-        Ok(Some(userinfo::response(&answer, subject)?))
+        let told = match userinfo::response(&answer, self.settings.userinfo_signed_response_alg.is_some())? {
+            Answer::Plain(claims) => claims,
+            Answer::Signed(token) => self.verify_userinfo(&token).await?,
+        };
+        Ok(Some(userinfo::about(subject, told)?))
+    }
+
+    /// UI-2: with the provider's keys, and with the algorithm that was agreed on.
+    async fn verify_userinfo(self: &Arc<Self>, token: &Secret<String>) -> Result<Claims, SignInError> {
+        let settings = &self.settings;
+        let agreed = settings.userinfo_signed_response_alg.as_ref().map(std::slice::from_ref);
+        let expected = userinfo::Expected {
+            issuer: &settings.issuer,
+            client_id: &settings.client_id,
+            trusted_audiences: &settings.trusted_audiences,
+            algorithms: agreed.unwrap_or(&settings.id_token_algorithms),
+            leeway: settings.leeway,
+        };
+        let verify = |keys: &KeySet| userinfo::verify(token, keys, &expected, self.clock.now());
+        let verdict = self.with_newest_keys(Origin::TokenEndpoint, verify).await?;
+        Ok(verdict.map_err(UserinfoError::from)?)
     }
 
     /// A call at which the client shows who it is, with what is on disk now.
@@ -525,6 +552,7 @@ mod tests {
     use super::credentials::{ClientAuthMethod, Held};
     use super::loopback::{Op, reply};
     use super::*;
+    use crate::telemetry::logging::{Format, Level, captured};
     use crate::token::sign::SigningKey;
     use crate::web::return_to::ReturnTo;
 
@@ -570,7 +598,9 @@ mod tests {
             authorization_params: Vec::new(),
             email_domains: Vec::new(),
             id_token_algorithms: vec![Algorithm::ES256],
+            trusted_audiences: Vec::new(),
             userinfo: true,
+            userinfo_signed_response_alg: None,
             leeway: Duration::from_secs(10),
             strict_logout_tokens: false,
             ca_file: None,
@@ -904,6 +934,24 @@ mod tests {
         let error = bench.provider.inner.discover().await.unwrap_err();
         assert!(error.reason.contains("evil.test"), "TK-138 {error}");
         assert!(Arc::ptr_eq(&first, &bench.provider.metadata().await.unwrap()));
+    }
+
+    #[test]
+    fn a_key_set_that_moves_is_told() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let lines = captured(Format::Json, Level::Info, || {
+            runtime.block_on(async {
+                let bench = Bench::new().await;
+                bench.provider.metadata().await.unwrap();
+                bench.provider.inner.discover().await.unwrap();
+                let moved = format!("{}/jwks?moved", bench.op.issuer());
+                bench.op.change_metadata(move |document| document["jwks_uri"] = json!(moved));
+                bench.provider.inner.discover().await.unwrap();
+            });
+        });
+        let moves: Vec<&String> = lines.iter().filter(|line| line.contains("key_set_moved")).collect();
+        assert_eq!(moves.len(), 1, "SF-2: {lines:?}");
+        assert!(moves[0].contains("/jwks\"") && moves[0].contains("/jwks?moved\""), "{moves:?}");
     }
 
     #[tokio::test]

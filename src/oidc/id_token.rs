@@ -1,5 +1,6 @@
 //! ID token validation, in the order of OpenID Connect Core 3.1.3.7.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ClientId, Issuer, TokenError};
@@ -16,6 +17,8 @@ pub struct Expected<'a> {
     pub issuer: &'a Issuer,
     /// The client.
     pub client_id: &'a ClientId,
+    /// Other audiences that may stand beside it (ID-7).
+    pub trusted_audiences: &'a [Arc<str>],
     /// The pinned algorithms (ID-2).
     pub algorithms: &'a [Algorithm],
     /// The nonce that was sent (ID-11).
@@ -53,7 +56,7 @@ fn check_claims(token: &Verified, expected: &Expected<'_>, now: UnixTime) -> Res
     rules::no_events(claims)?;
     // 3.1.3.7 (2) to (5)
     rules::issuer(claims, &expected.issuer.0)?;
-    rules::audience(claims, &expected.client_id.0)?;
+    rules::audience(claims, &expected.client_id.0, expected.trusted_audiences)?;
     rules::authorized_party(claims, &expected.client_id.0)?;
     // (9) to (11)
     rules::expiry(claims, now, leeway)?;
@@ -106,6 +109,7 @@ mod tests {
         let expected = Expected {
             issuer: &Issuer("https://op.test".into()),
             client_id: &ClientId("client".into()),
+            trusted_audiences: &[],
             algorithms: &[Algorithm::ES256],
             nonce: &Secret::new("n1".to_owned()),
             access_token: &Secret::new("at".to_owned()),

@@ -21,6 +21,8 @@ pub struct Expected<'a> {
     pub issuer: &'a Issuer,
     /// The client.
     pub client_id: &'a ClientId,
+    /// Other audiences that may stand beside it (ID-7).
+    pub trusted_audiences: &'a [Arc<str>],
     /// The pinned algorithms: the same as for ID tokens (BC-2).
     pub algorithms: &'a [Algorithm],
     /// Clock skew that is tolerated, at most 60 s.
@@ -84,7 +86,7 @@ fn check(token: &Verified, expected: &Expected<'_>, now: UnixTime) -> Result<Log
     let (claims, leeway) = (&token.claims, expected.leeway);
     rules::logout_token_type(token.typ.as_deref(), expected.strict)?;
     rules::issuer(claims, &expected.issuer.0)?;
-    rules::audience(claims, &expected.client_id.0)?;
+    rules::audience(claims, &expected.client_id.0, expected.trusted_audiences)?;
     rules::issued_at(claims, now, leeway, MAX_AGE)?;
     if expected.strict || claims.has("exp") {
         rules::expiry(claims, now, leeway)?;
@@ -153,6 +155,7 @@ mod tests {
         let expected = Expected {
             issuer: &Issuer("https://op.test".into()),
             client_id: &ClientId("client".into()),
+            trusted_audiences: &[],
             algorithms: &[Algorithm::ES256],
             leeway: Duration::from_secs(30),
             strict,

@@ -185,6 +185,11 @@ impl Events {
         info!(event = "provider_up", provider);
     }
 
+    /// The provider publishes its keys at another address than before (SF-2). INFO `key_set_moved`.
+    pub fn key_set_moved(&self, provider: &str, from: &str, to: &str) {
+        info!(event = "key_set_moved", provider, from, to);
+    }
+
     /// The provider can't be reached or its metadata was refused. WARN `provider_down`, with the next
     /// try; gauge 0.
     pub fn provider_down(&self, provider: &str, error: &dyn Error, retry_in: Duration) {

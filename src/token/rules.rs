@@ -4,6 +4,7 @@
 //! that is missing fails the rule; a claim of a wrong type fails it too (ID-15). Times are compared in
 //! milliseconds, with a leeway for clocks that differ.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -31,7 +32,7 @@ pub enum RuleError {
     #[error("`iss` is {0:?}, not the configured issuer")]
     Issuer(String),
     /// ID-7.
-    #[error("`aud` is {0:?}, not this client alone")]
+    #[error("`aud` is {0:?}, not this client alone (or with audiences that are trusted)")]
     Audience(Vec<String>),
     /// ID-8.
     #[error("`azp` is {0:?}, not this client")]
@@ -88,16 +89,17 @@ pub fn issuer(claims: &Claims, issuer: &str) -> Result<(), RuleError> {
     if found == issuer { Ok(()) } else { Err(RuleError::Issuer(printable(found, 128))) }
 }
 
-/// Checks that `aud` names this client and nobody else.
+/// Checks that `aud` names this client, and beside it only audiences that are trusted by configuration.
 ///
 /// OIDC Core 3.1.3.7 (3); ID-7: reject when the client is not listed, or when an audience is that the
-/// client does not trust. The gateway trusts none but itself.
+/// client does not trust.
 ///
 /// # Errors
 /// [`RuleError::Audience`] with the audiences found.
-pub fn audience(claims: &Claims, client_id: &str) -> Result<(), RuleError> {
+pub fn audience(claims: &Claims, client_id: &str, trusted: &[Arc<str>]) -> Result<(), RuleError> {
     let found = claims.strings("aud")?.ok_or(RuleError::Missing("aud"))?;
-    if !found.is_empty() && found.iter().all(|audience| *audience == client_id) {
+    let is_known = |found: &&str| *found == client_id || trusted.iter().any(|name| **name == **found);
+    if found.contains(&client_id) && found.iter().all(is_known) {
         return Ok(());
     }
     Err(RuleError::Audience(found.into_iter().take(4).map(|audience| printable(audience, 64)).collect()))
@@ -327,7 +329,7 @@ mod tests {
     #[test]
     fn the_audience_is_this_client_alone() {
         check(
-            |claims| audience(claims, "client"),
+            |claims| audience(claims, "client", &[]),
             &[
                 ("string", json!({"aud": "client"}), true),
                 ("array of one", json!({"aud": ["client"]}), true),
@@ -340,6 +342,22 @@ mod tests {
                 ("TK-119 an audience nobody trusts", json!({"aud": ["client", "other"]}), false),
                 ("ID-15 number in the array", json!({"aud": ["client", 1]}), false),
                 ("ID-15 object", json!({"aud": {"client": true}}), false),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_trusted_audience_stands_beside_this_client_and_never_instead() {
+        check(
+            |claims| audience(claims, "client", &["other".into(), "third".into()]),
+            &[
+                ("this client alone", json!({"aud": "client"}), true),
+                ("TK-119 trusted beside it", json!({"aud": ["other", "client"]}), true),
+                ("both", json!({"aud": ["client", "third", "other"]}), true),
+                ("instead", json!({"aud": "other"}), false),
+                ("instead, several", json!({"aud": ["other", "third"]}), false),
+                ("a stranger among them", json!({"aud": ["client", "other", "stranger"]}), false),
+                ("none", json!({"aud": []}), false),
             ],
         );
     }

@@ -320,6 +320,17 @@ fn conformance_userinfo_bearer_header() {
 }
 
 #[test]
+fn conformance_userinfo_signed() {
+    // Whether the gateway knows that the client is registered for it, or not.
+    for lines in ["", "userinfo_signed_response_alg = \"RS256\"\n"] {
+        let suite = Suite::with(lines, |op| op.sign_userinfo(|_, _| ()));
+        let mut browser = suite.signs_in();
+        let echo = Echo::of(&browser.get(PAGE));
+        assert_eq!(echo.one("x-forwarded-email"), Some("alice@example.test"), "{lines}");
+    }
+}
+
+#[test]
 fn conformance_aggregated_claims() {
     let suite = Suite::new(|op| {
         op.alter_userinfo(|claims| {

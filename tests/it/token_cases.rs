@@ -357,6 +357,35 @@ fn tk_116_tk_118_tk_120_a_token_of_or_for_somebody_else_is_refused() {
 }
 
 #[test]
+fn tk_119_an_audience_beside_this_client_has_to_be_trusted() {
+    let both = || Some(json!(["wiki", "other"]));
+    let with_azp = |azp: Option<&'static str>| {
+        move |claims: &mut Value| {
+            claims["aud"] = json!(["wiki", "other"]);
+            if let Some(azp) = azp {
+                claims["azp"] = json!(azp);
+            }
+        }
+    };
+    let bench = Bench::ec();
+    bench.set("aud", both());
+    bench.refuses("without azp", "`aud`");
+    for azp in ["other", "wiki"] {
+        bench.provider.alter_claims(with_azp(Some(azp)));
+        bench.refuses(azp, "`aud`");
+    }
+    let bench = Bench::of(ScriptedProvider::start(), "trusted_audiences = [\"other\"]\n");
+    bench.set("aud", both());
+    bench.refuses("trusted, without azp", "`azp` is missing");
+    bench.provider.alter_claims(with_azp(Some("other")));
+    bench.refuses("trusted, for the other", "`azp`");
+    bench.set("aud", Some(json!("other")));
+    bench.refuses("trusted, alone", "`aud`");
+    bench.provider.alter_claims(with_azp(Some("wiki")));
+    bench.accepts("trusted, for this client");
+}
+
+#[test]
 fn tk_121_tk_122_tk_123_a_token_from_another_time_is_refused() {
     let bench = Bench::ec();
     let number = "is not a non-negative number";
@@ -668,7 +697,7 @@ fn tk_134_userinfo_that_is_not_about_the_subject_or_no_answer_ends_the_sign_in()
     bench.provider.alter_answer(Call::Userinfo, |answer| {
         answer.fields = vec![("Content-Type".into(), "text/html".into())];
     });
-    bench.refuses("HTML", "not application/json");
+    bench.refuses("HTML", "neither application/json nor application/jwt");
 }
 
 #[test]
@@ -697,9 +726,37 @@ fn tk_134_userinfo_never_replaces_what_the_id_token_says() {
 
 #[test]
 fn tk_135_userinfo_that_is_signed_wrongly_is_refused() {
-    let bench = Bench::ec();
-    bench.provider.sign_userinfo(|header, _| header["alg"] = json!("none"));
-    bench.refuses("alg none", "");
+    type Spoil = fn(&mut Value, &mut Value);
+    let rows: [(&str, Spoil, &str); 7] = [
+        ("alg none", |header, _| header["alg"] = json!("none"), "is not allowed"),
+        ("another algorithm", |header, _| header["alg"] = json!("RS384"), "is not allowed"),
+        ("another client", |_, claims| claims["aud"] = json!("other"), "`aud`"),
+        ("no client", |_, claims| drop(claims.as_object_mut().unwrap().remove("aud")), "`aud` is missing"),
+        ("another issuer", |_, claims| claims["iss"] = json!("https://op2.test"), "`iss`"),
+        ("another subject", |_, claims| claims["sub"] = json!("mallory"), "another subject"),
+        ("an access token", |header, _| header["typ"] = json!("at+jwt"), "for something else"),
+    ];
+    let agreed = "userinfo_signed_response_alg = \"RS256\"\n";
+    for lines in ["", agreed] {
+        let bench = Bench::of(ScriptedProvider::start_like_the_suite(), lines);
+        for (name, spoil, why) in rows {
+            bench.provider.sign_userinfo(spoil);
+            bench.refuses(name, why);
+        }
+        bench.provider.sign_userinfo(|_, _| ());
+        bench.provider.alter_answer(Call::Userinfo, |answer| {
+            let token = String::from_utf8(answer.body.clone()).unwrap();
+            answer.body = forge::with_signature(&token, |bytes| bytes[9] ^= 1).into_bytes();
+        });
+        bench.refuses("a flipped bit", "the signature is wrong");
+        bench.provider.sign_userinfo(|_, _| ());
+        bench.accepts("signed as agreed");
+    }
+    let bench = Bench::of(ScriptedProvider::start_like_the_suite(), agreed);
+    bench.refuses("plain, though signing is registered", "is not signed");
+    let bench = Bench::of(ScriptedProvider::start_like_the_suite(), &agreed.replace("RS256", "ES256"));
+    bench.provider.sign_userinfo(|_, _| ());
+    bench.refuses("the algorithm of ID tokens where another was agreed on", "is not allowed");
 }
 
 #[test]

@@ -111,7 +111,9 @@ impl Check<'_> {
             authorization_params,
             email_domains,
             id_token_algorithms,
+            trusted_audiences,
             userinfo,
+            userinfo_signed_response_alg,
             leeway,
             strict_logout_tokens,
             ca_file,
@@ -132,6 +134,15 @@ impl Check<'_> {
         let params = self.authorization_params(authorization_params);
         let email_domains = self.email_domains(email_domains, domains);
         let algorithms = self.algorithms(id_token_algorithms);
+        let trusted_audiences = self.trusted_audiences(trusted_audiences);
+        let is_asked = userinfo.peek() != Some(&false);
+        let signed = userinfo_signed_response_alg
+            .parse(&mut self.problems, one_of(ALGORITHMS))
+            .check(
+                &mut self.problems,
+                |alg| if is_asked { Ok(alg) } else { Err("contradicts userinfo = false") },
+            )
+            .optional();
         let leeway = leeway.check(&mut self.problems, between(Duration::ZERO, MINUTE)).or(30 * SECOND);
         let ca_file = self.ca_file(ca_file);
         let timeout = timeout.check(&mut self.problems, between(SECOND / 10, MINUTE)).or(10 * SECOND);
@@ -148,7 +159,9 @@ impl Check<'_> {
             authorization_params: params?,
             email_domains: email_domains?,
             id_token_algorithms: algorithms?,
+            trusted_audiences: trusted_audiences?,
             userinfo: userinfo.or(true)?,
+            userinfo_signed_response_alg: signed?,
             leeway: leeway?,
             strict_logout_tokens: strict_logout_tokens.or(false)?,
             ca_file: ca_file?,
@@ -216,6 +229,14 @@ impl Check<'_> {
                 .parse(&mut self.problems, email_domain)
                 .check(&mut self.problems, |domain| rules::once(domain, taken, "is listed twice"))
                 .element(&mut self.problems)
+        }))
+    }
+
+    fn trusted_audiences(&mut self, field: Field<List<String>>) -> Result<Vec<Arc<str>>, Told> {
+        let list = field.or(Vec::new())?;
+        all(list.into_iter().map(|name| {
+            let name = name.parse(&mut self.problems, rules::not_empty);
+            name.element(&mut self.problems).map(Arc::from)
         }))
     }
 

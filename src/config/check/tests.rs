@@ -232,6 +232,17 @@ fn wrong_values_of_a_provider_are_told() {
             "issuer = \"https://me:pw@op.example\"",
             &["provider[0].issuer: \"https://…@op.example\" has a user name or password"],
         ),
+        ("[[provider]]", "trusted_audiences = [\"\"]", &["provider[0].trusted_audiences[0]: \"\" is empty"]),
+        (
+            "[[provider]]",
+            "userinfo_signed_response_alg = \"none\"",
+            &["provider[0].userinfo_signed_response_alg: \"none\" is not one of \"RS256\", "],
+        ),
+        (
+            "[[provider]]",
+            "userinfo = false\nuserinfo_signed_response_alg = \"RS256\"",
+            &["provider[0].userinfo_signed_response_alg: \"RS256\" contradicts userinfo = false"],
+        ),
         ("[[provider]]", "scopes = \"openid\"", &["provider[0].scopes: \"openid\" is not a list"]),
         ("[[provider]]", "scopes = [\"email\"]", &["provider[0].scopes: does not list \"openid\""]),
         (

@@ -327,6 +327,7 @@ mod tests {
         let expected = Expected {
             issuer: &Issuer(ISSUER.into()),
             client_id: &ClientId("gateway".into()),
+            trusted_audiences: &[],
             algorithms: &[Algorithm::RS256],
             nonce: &Secret::new("n1".to_owned()),
             access_token: &token("access_token"),
