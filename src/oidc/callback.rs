@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_callback_has_to_belong_to_its_attempt() {
+    fn lc_090_a_callback_has_to_belong_to_its_attempt() {
         let minute = Duration::from_mins(1);
         let good = "code=c&state=s1";
         let rows = [

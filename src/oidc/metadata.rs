@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_http_endpoints_are_for_plain_http_issuers() {
+    fn tk_138_plain_http_endpoints_are_for_plain_http_issuers() {
         for member in [
             "authorization_endpoint",
             "token_endpoint",

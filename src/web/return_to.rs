@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn no_known_open_redirect_leads_to_another_origin() {
+    fn lc_096_no_known_open_redirect_leads_to_another_origin() {
         for input in payloads().iter().flat_map(|payload| spellings(payload)) {
             if let Some(return_to) = parse(&input) {
                 assert_stays(&input, &return_to);

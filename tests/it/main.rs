@@ -21,6 +21,7 @@ mod docs;
 mod doctor;
 mod harness;
 mod headers;
+mod login_cases;
 mod login_loop;
 mod operation;
 mod providers;

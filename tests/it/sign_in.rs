@@ -171,11 +171,12 @@ fn a_tampered_login_cookie_is_refused() {
 }
 
 #[test]
-fn a_request_that_cannot_follow_a_redirect_gets_401_and_no_cookie() {
+fn lc_076_a_request_that_cannot_follow_a_redirect_gets_401_and_no_cookie() {
     let (upstream, _provider, gateway) = scripted();
     let cases = [
         ("fetch", Request::get("/api").with("Sec-Fetch-Mode", "cors")),
         ("XMLHttpRequest", Request::get("/api").with("X-Requested-With", "XMLHttpRequest")),
+        ("an image", Request::get("/api").with("Sec-Fetch-Mode", "no-cors").with("Sec-Fetch-Dest", "image")),
         ("JSON only", Request::get("/api").with("Accept", "application/json")),
         ("a form", Request::new("POST", "/api").with("Accept", "text/html").with_body(b"a=1")),
         ("an empty POST", Request::new("POST", "/api").with("Accept", "text/html").with_body(b"")),
