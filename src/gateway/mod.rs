@@ -298,6 +298,8 @@ mod tests {
 
     use super::rig::{IDLE, LIFETIME, Owned, Rig};
     use super::*;
+    use crate::oidc::Issuer;
+    use crate::oidc::logout_token::{LogoutToken, Whose};
     use crate::store::{Index, Lease, Page, Record, Replaced, StoreError, StoreKey, Stored};
 
     async fn verdict(rig: &Rig, request: &Owned) -> Result<bool, Refusal> {
@@ -551,6 +553,7 @@ mod tests {
             self.inner.find_by(index).await
         }
         async fn remove_by(&self, index: Index, and: Option<Index>) -> Result<Vec<StoreKey>, StoreError> {
+            self.check()?;
             self.inner.remove_by(index, and).await
         }
         async fn mark(&self, key: StoreKey, ttl: Duration) -> Result<(), StoreError> {
@@ -607,6 +610,17 @@ mod tests {
         }
         let public = Owned::get("app.test", "/public").with_cookie(&cookie);
         assert_eq!(verdict(&rig, &public).await, Ok(false), "public routes don't ask the store");
+    }
+
+    #[tokio::test]
+    async fn lo_194_a_logout_that_the_store_cannot_carry_out_is_neither_acknowledged_nor_used_up() {
+        let (_store, rig) = troubled(true);
+        let token =
+            LogoutToken { whose: Whose::Sub("alice".into()), jti: "j1".into(), issued_at: rig.clock.now() };
+        let issuer = Issuer("https://op.test".into());
+        for time in ["first", "second"] {
+            assert!(rig.gateway.hear(&issuer, &token).await.is_err(), "the {time} time, not `Replayed`");
+        }
     }
 
     #[tokio::test]

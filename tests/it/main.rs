@@ -23,6 +23,7 @@ mod harness;
 mod headers;
 mod login_cases;
 mod login_loop;
+mod logout_cases;
 mod operation;
 mod providers;
 mod proxy;
