@@ -556,7 +556,7 @@ fn tk_131_a_token_answer_of_another_shape_is_refused() {
         answer.status = 302;
         answer.fields.push(("Location".into(), url.clone()));
     }));
-    bench.refuses("a redirect", "neither 200 nor an error");
+    bench.refuses("a redirect", "an unexpected status");
     alter(Box::new(|answer| answer.status = 500));
     bench.ends("500", 503, "provider_unavailable", "500");
     alter(Box::new(|answer| answer.pace = Pace::CutAfter(40)));
