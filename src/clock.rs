@@ -3,6 +3,8 @@
 //! Owns the only readings of the wall clock. Everything that depends on time takes a [`UnixTime`]
 //! as an argument or holds a [`Clock`], so that a test can move it.
 
+pub mod bucket;
+
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::sync::Arc;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::clock::UnixTime;
+use crate::clock::bucket::Bucket;
 use crate::token::KeySet;
 
 /// How long a key id that a fetch did not bring causes no other fetch.
@@ -48,15 +49,6 @@ pub struct KeyCache {
 struct Gate {
     bucket: Bucket,
     refused: HashMap<String, UnixTime>,
-}
-
-/// `available` of `capacity`, one more each `period` since `counted_at`.
-#[derive(Debug)]
-struct Bucket {
-    capacity: u32,
-    period: Duration,
-    available: u32,
-    counted_at: UnixTime,
 }
 
 impl KeyCache {
@@ -105,9 +97,8 @@ impl KeyCache {
 }
 
 impl Gate {
-    fn new((capacity, period): (u32, Duration), now: UnixTime) -> Self {
-        let bucket = Bucket { capacity, period, available: capacity, counted_at: now };
-        Self { bucket, refused: HashMap::new() }
+    fn new(limit: (u32, Duration), now: UnixTime) -> Self {
+        Self { bucket: Bucket::new(limit, now), refused: HashMap::new() }
     }
 
     fn is_refused(&self, kid: Option<&str>, now: UnixTime) -> bool {
@@ -118,29 +109,6 @@ impl Gate {
         self.refused.retain(|_, until| now < *until);
         if self.refused.len() < MAX_REFUSED {
             self.refused.insert(kid.to_owned(), now + REFUSED_FOR);
-        }
-    }
-}
-
-impl Bucket {
-    fn take(&mut self, now: UnixTime) -> bool {
-        self.refill(now);
-        let taken = self.available.checked_sub(1);
-        self.available = taken.unwrap_or(0);
-        taken.is_some()
-    }
-
-    fn refill(&mut self, now: UnixTime) {
-        // A clock that was set back starts to count anew, else nothing would be regained for as long.
-        if now < self.counted_at {
-            self.counted_at = now;
-        }
-        while self.available < self.capacity && now.since(self.counted_at) >= self.period {
-            self.available += 1;
-            self.counted_at = self.counted_at + self.period;
-        }
-        if self.available == self.capacity {
-            self.counted_at = now;
         }
     }
 }
