@@ -24,7 +24,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["token/"]),
     ("toml", &["config/"]),
     ("aes_gcm", &["session/"]),
-    ("moka", &["gateway/sessions"]),
+    ("moka", &["gateway/"]),
     ("askama", &["web/page", "demo/page"]),
     ("prometheus_client", &["telemetry/"]),
     ("axum", &["admin/", "demo/"]),

@@ -98,6 +98,8 @@ section! {
         leeway: Duration,
         /// Whether logout tokens need `exp` and `typ`.
         strict_logout_tokens: bool,
+        /// Whether pages of the provider may end sessions.
+        frontchannel_logout: bool,
         /// CA certificates that vouch for the provider.
         ca_file: String,
         /// The whole of one call.

@@ -239,7 +239,8 @@ fn register(provider: &ProviderSettings, settings: &Settings, report: &mut Repor
         // The call ends the sessions of every host.
         ("back-channel logout URI", "backchannel_logout", 1),
     ];
-    for (what, endpoint, hosts) in places {
+    let front = ("front-channel logout URI, session required", "frontchannel_logout", 1);
+    for (what, endpoint, hosts) in places.into_iter().chain(provider.frontchannel_logout.then_some(front)) {
         for url in settings.public_urls(&provider.id, endpoint).take(hosts) {
             report.note(format!("register there as {what}: {url}"));
         }

@@ -1,7 +1,7 @@
 //! `POST backchannel_logout`: the provider tells that somebody signed out (OpenID Connect Back-Channel
 //! Logout 1.0, 2.5 to 2.8).
 //!
-//! Answers exactly 200 or 400 (BC-9). No cookie, no Origin and no redirect play a part (BC-10).
+//! Answers exactly 200 or 400 (BC-9) to what it reads. No cookie, no Origin and no redirect play a part (BC-10).
 
 use std::sync::Arc;
 
@@ -10,31 +10,41 @@ use url::form_urlencoded;
 
 use super::Call;
 use crate::gateway::Refusal;
+use crate::gateway::limits::Channel;
 use crate::gateway::logout::Heard;
-use crate::idp::Provider;
+use crate::idp::{LogoutError, Provider};
 use crate::oidc::logout_token::{self, LogoutToken};
 use crate::secret::Secret;
 use crate::web::{FORM, Reply, media_type};
 
 /// Why a logout was not carried out; for the log, never for the caller.
-struct Refused(String);
+enum Refused {
+    /// The call is wrong.
+    Call(String),
+    /// The call may be right: store or provider did not answer.
+    Outage(String),
+}
 
 /// Ends the sessions that the token names.
 pub(super) async fn answer(call: &Call<'_>) -> Result<Reply, Refusal> {
-    match hear(call).await {
-        Ok(()) => Ok(Reply::empty(StatusCode::OK)),
-        Err(Refused(detail)) => {
-            tracing::warn!(
-                event = "backchannel_logout_refused",
-                request_id = %call.request.id,
-                client = %call.request.client,
-                detail,
-            );
-            // RFC 6749 5.2, and nothing that helps to guess (BC-9).
-            let body = serde_json::json!({ "error": "invalid_request" });
-            Ok(Reply::json(StatusCode::BAD_REQUEST, &body))
+    call.check_failures(Channel::Back)?;
+    let detail = match hear(call).await {
+        Ok(()) => return Ok(Reply::empty(StatusCode::OK)),
+        Err(Refused::Call(detail)) => {
+            call.count_failure(Channel::Back);
+            detail
         }
-    }
+        Err(Refused::Outage(detail)) => detail,
+    };
+    tracing::warn!(
+        event = "backchannel_logout_refused",
+        request_id = %call.request.id,
+        client = %call.request.client,
+        detail,
+    );
+    // RFC 6749 5.2, and nothing that helps to guess (BC-9).
+    let body = serde_json::json!({ "error": "invalid_request" });
+    Ok(Reply::json(StatusCode::BAD_REQUEST, &body))
 }
 
 async fn hear(call: &Call<'_>) -> Result<(), Refused> {
@@ -42,8 +52,8 @@ async fn hear(call: &Call<'_>) -> Result<(), Refused> {
     let (provider, token) = verify(call, &raw).await?;
     let settings = provider.settings();
     let heard = call.gateway.hear(&settings.issuer, &token).await;
-    match heard.map_err(|error| Refused(error.to_string()))? {
-        Heard::Replayed => Err(Refused("the token was used before".to_owned())),
+    match heard.map_err(|error| Refused::Outage(error.to_string()))? {
+        Heard::Replayed => Err(Refused::Call("the token was used before".to_owned())),
         Heard::Ended(sessions) => {
             let events = &call.gateway.shared().events;
             events.logout_heard(&call.request.id, &settings.id.0, "back-channel", sessions);
@@ -55,13 +65,13 @@ async fn hear(call: &Call<'_>) -> Result<(), Refused> {
 /// BC-1: exactly one `logout_token`, in a form, in the body; other parameters are ignored.
 fn logout_token_of(call: &Call<'_>) -> Result<Secret<String>, Refused> {
     if media_type(call.request.headers).as_deref() != Some(FORM) {
-        return Err(Refused("the body is not a form".to_owned()));
+        return Err(Refused::Call("the body is not a form".to_owned()));
     }
     let mut tokens = form_urlencoded::parse(call.body).filter(|(name, _)| name == "logout_token");
     match (tokens.next(), tokens.next()) {
         (Some((_, token)), None) => Ok(Secret::new(token.into_owned())),
-        (None, _) => Err(Refused("no logout_token in the body".to_owned())),
-        (Some(_), Some(_)) => Err(Refused("more than one logout_token in the body".to_owned())),
+        (None, _) => Err(Refused::Call("no logout_token in the body".to_owned())),
+        (Some(_), Some(_)) => Err(Refused::Call("more than one logout_token in the body".to_owned())),
     }
 }
 
@@ -72,13 +82,14 @@ async fn verify<'a>(
     raw: &Secret<String>,
 ) -> Result<(&'a Arc<Provider>, LogoutToken), Refused> {
     let issuer = logout_token::claimed_issuer(raw.expose());
-    let issuer = issuer.ok_or_else(|| Refused("the token names no issuer".to_owned()))?;
-    let mut refused = Refused("no provider is configured for the token's issuer".to_owned());
+    let issuer = issuer.ok_or_else(|| Refused::Call("the token names no issuer".to_owned()))?;
+    let mut refused = Refused::Call("no provider is configured for the token's issuer".to_owned());
     let providers = &call.gateway.shared().providers;
     for provider in providers.iter().filter(|provider| provider.settings().issuer == issuer) {
         match provider.verify_logout_token(raw).await {
             Ok(token) => return Ok((provider, token)),
-            Err(error) => refused = Refused(error.to_string()),
+            Err(LogoutError::Unavailable(error)) => refused = Refused::Outage(error.to_string()),
+            Err(LogoutError::Token(error)) => refused = Refused::Call(error.to_string()),
         }
     }
     Err(refused)

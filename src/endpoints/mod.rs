@@ -2,6 +2,7 @@
 
 mod backchannel_logout;
 mod callback;
+mod frontchannel_logout;
 mod jwks;
 mod sign_in;
 mod sign_out;
@@ -12,6 +13,7 @@ mod userinfo;
 use http::Method;
 use http::header::{ALLOW, HeaderValue, SET_COOKIE};
 
+use crate::gateway::limits::Channel;
 use crate::gateway::{Gateway, Need, Paths, Refusal, SetCookies};
 use crate::route::Site;
 use crate::web::{Reply, Request, Target};
@@ -33,6 +35,7 @@ enum Handler {
     BackchannelLogout,
     Start,
     Callback,
+    FrontchannelLogout,
     Jwks,
     SignIn,
     SignOut,
@@ -64,6 +67,7 @@ pub static TABLE: &[Endpoint] = &[
     row("userinfo", "GET", 0, Handler::Userinfo),
     row("jwks", "GET, HEAD", 0, Handler::Jwks),
     row("backchannel_logout", "POST", LOGOUT_TOKEN, Handler::BackchannelLogout),
+    row("frontchannel_logout", "GET", 0, Handler::FrontchannelLogout),
 ];
 
 /// What stands at every other path below the prefix: nothing, and no upstream either.
@@ -122,6 +126,7 @@ async fn run(
     let call = Call { gateway, request, site: &site, body };
     match endpoint.handler {
         Handler::BackchannelLogout => backchannel_logout::answer(&call).await,
+        Handler::FrontchannelLogout => frontchannel_logout::answer(&call).await,
         Handler::Start => start::answer(&call, cookies).await,
         Handler::Callback => callback::answer(&call, cookies).await,
         Handler::SignIn => sign_in::answer(&call),
@@ -164,6 +169,22 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// BC-10: whoever failed too often on this channel is not read any further.
+    ///
+    /// # Errors
+    /// [`Refusal::TooManyFailures`].
+    fn check_failures(&self, channel: Channel) -> Result<(), Refusal> {
+        let shared = self.gateway.shared();
+        let too_many = shared.logout_failures.are_too_many(channel, self.request.client, shared.clock.now());
+        if too_many { Err(Refusal::TooManyFailures) } else { Ok(()) }
+    }
+
+    /// Counts a call of this client that led to nothing.
+    fn count_failure(&self, channel: Channel) {
+        let shared = self.gateway.shared();
+        shared.logout_failures.count(channel, self.request.client, shared.clock.now());
+    }
+
     /// A parameter of the query, decoded; the first of several.
     fn parameter(&self, name: &str) -> Option<String> {
         let query = self.request.target.query()?;

@@ -50,6 +50,20 @@ impl Gateway {
         Ok(Heard::Ended(ended))
     }
 
+    /// Ends what belongs to a session of the provider's that a page named (Front-Channel Logout 1.0, 2);
+    /// says how many. Nobody vouches for the name: one that leads to nothing writes nothing, and no word is
+    /// left for sign-ins under way.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn end_named(&self, issuer: &Issuer, sid: &str) -> Result<usize, StoreError> {
+        let index = Index::of_sid(&issuer.0, sid);
+        if self.shared().store.find_by(index).await?.is_empty() {
+            return Ok(0);
+        }
+        self.shared().sessions.end_by(index, None).await
+    }
+
     /// Whether a logout was heard that was made after the ID token of this session: it overtook the
     /// callback, and it wins (BC-12). Asked after the session was stored, so that of the two one
     /// always sees the other.
@@ -97,4 +111,42 @@ fn graves(session: &Session) -> impl Iterator<Item = StoreKey> {
         [tombstone(issuer, &Whose::Sid(sid.clone())), tombstone(issuer, &both)]
     });
     std::iter::once(tombstone(issuer, &Whose::Sub(sub.clone()))).chain(of_sid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rig::{Rig, limits};
+    use super::*;
+
+    async fn begun(rig: &Rig, sid: &str) -> StoreKey {
+        let session = Session { sid: Some(sid.into()), ..rig.session(&[]) };
+        let id = rig.gateway.shared().sessions.begin(&session, &limits()).await.unwrap();
+        StoreKey(id.store_key())
+    }
+
+    #[tokio::test]
+    async fn bc_11_the_tokens_of_a_session_that_the_provider_ends_go_with_it() {
+        let rig = Rig::new();
+        let (shared, issuer) = (rig.gateway.shared(), Issuer("https://op.test".into()));
+        let (told, named, other) =
+            (begun(&rig, "s1").await, begun(&rig, "s2").await, begun(&rig, "s3").await);
+        let token =
+            LogoutToken { jti: "j1".into(), issued_at: rig.clock.now(), whose: Whose::Sid("s1".into()) };
+        assert_eq!(rig.gateway.hear(&issuer, &token).await.unwrap(), Heard::Ended(1));
+        assert_eq!(rig.gateway.end_named(&issuer, "s2").await.unwrap(), 1);
+        for (name, key) in [("back channel", told), ("front channel", named)] {
+            assert!(shared.store.get(key).await.unwrap().is_none(), "{name}: nothing is kept");
+            assert!(shared.sessions.read(key).await.unwrap().is_none(), "{name}");
+        }
+        assert!(shared.sessions.read(other).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_name_alone_leaves_no_word_for_sign_ins_under_way() {
+        let rig = Rig::new();
+        let issuer = Issuer("https://op.test".into());
+        assert_eq!(rig.gateway.end_named(&issuer, "s1").await.unwrap(), 0);
+        let session = Session { sid: Some("s1".into()), ..rig.session(&[]) };
+        assert!(!rig.gateway.is_overtaken(&session, rig.clock.now()).await.unwrap());
+    }
 }

@@ -4,6 +4,7 @@
 pub mod challenge;
 pub mod diagnosis;
 pub mod forward;
+pub mod limits;
 pub mod logout;
 mod loops;
 pub mod paths;
@@ -63,6 +64,8 @@ pub struct Shared {
     pub keys: Arc<KeyRing>,
     /// The providers, in the order of the configuration.
     pub providers: Vec<Arc<Provider>>,
+    /// Logout calls that led to nothing.
+    pub logout_failures: limits::Failures,
     /// Time.
     pub clock: Clock,
     /// Events.

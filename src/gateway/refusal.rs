@@ -24,6 +24,7 @@ pub enum Refusal {
     GroupMissing,
     StepUpRequired,
     CrossSite,
+    TooManyFailures,
     LoginCookieMissing,
     LoginStale,
     LoginFramed,
@@ -110,6 +111,7 @@ impl Refusal {
         Self::GroupMissing,
         Self::StepUpRequired,
         Self::CrossSite,
+        Self::TooManyFailures,
         Self::LoginCookieMissing,
         Self::LoginStale,
         Self::LoginFramed,
@@ -187,6 +189,12 @@ impl Refusal {
                 S::FORBIDDEN,
                 "This request came from another site, so it was not carried out.",
                 "Use the button below if you meant it.",
+            ),
+            Self::TooManyFailures => row(
+                "too_many_failures",
+                S::TOO_MANY_REQUESTS,
+                "Too many calls from your network led to nothing.",
+                LATER,
             ),
             Self::LoginCookieMissing => retry(
                 "login_cookie_missing",
@@ -436,7 +444,7 @@ pub fn json(row: &Row, request_id: &str) -> serde_json::Value {
 }
 
 fn with_status_headers(reply: Reply, status: StatusCode) -> Reply {
-    if status == StatusCode::SERVICE_UNAVAILABLE {
+    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
         // Long enough that a fleet of browsers does not hammer, short enough that nobody waits.
         return reply.with_header(RETRY_AFTER, HeaderValue::from_static("5"));
     }

@@ -8,6 +8,7 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue, Method};
 use url::Url;
 
+use super::limits::Failures;
 use super::sessions::{Reading, Sessions};
 use super::{Gateway, Paths, Settings, Shared};
 use crate::clock::{Clock, UnixTime};
@@ -97,6 +98,7 @@ impl Rig {
             sessions: Arc::new(sessions),
             keys,
             providers: Vec::new(),
+            logout_failures: Failures::new(),
             clock: clock.clone(),
             events: Events::quiet(),
             runtime,

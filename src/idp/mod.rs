@@ -84,6 +84,8 @@ pub struct ProviderSettings {
     pub leeway: Duration,
     /// Whether logout tokens need `exp` and `typ: logout+jwt`.
     pub strict_logout_tokens: bool,
+    /// Whether a page of the provider's that names a session ends it, without a cookie.
+    pub frontchannel_logout: bool,
     /// CA certificates (PEM) that vouch for the provider, besides the system's.
     pub ca_file: Option<PathBuf>,
     /// The whole of one call to the provider; default 10 s.
@@ -603,6 +605,7 @@ mod tests {
             userinfo_signed_response_alg: None,
             leeway: Duration::from_secs(10),
             strict_logout_tokens: false,
+            frontchannel_logout: false,
             ca_file: None,
             timeout: Duration::from_secs(10),
             callback_path: "callback".into(),

@@ -43,6 +43,7 @@ use self::upstream::Upstreams;
 use crate::admin::Admin;
 use crate::clock::Clock;
 use crate::config::{ListenerSettings, ServerSettings, Settings, StoreKind};
+use crate::gateway::limits::Failures;
 use crate::gateway::sessions::Sessions;
 use crate::gateway::{Gateway, Shared};
 use crate::idp::{Provider, SetupError};
@@ -338,7 +339,16 @@ impl Assembly {
             settings.cache_bytes,
         );
         let sessions = Arc::new(sessions);
-        let shared = Shared { store, sessions, keys, providers, clock, events, runtime: control.clone() };
+        let shared = Shared {
+            store,
+            sessions,
+            keys,
+            providers,
+            logout_failures: Failures::new(),
+            clock,
+            events,
+            runtime: control.clone(),
+        };
         let gateway = Arc::new(Gateway::new(settings.gateway, Arc::new(shared)));
         Ok(Self { gateway, upstreams, server: settings.server })
     }

@@ -30,6 +30,9 @@ fn policy() -> HeaderValue {
     HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
 }
 
+/// A page without content: what a frame gets that nobody looks into.
+pub const EMPTY: &str = "<!doctype html>\n<html lang=\"en\"><title>Portcullis</title></html>\n";
+
 /// One provider on the sign-in page.
 #[derive(Clone, Debug)]
 pub struct Choice {

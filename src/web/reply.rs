@@ -43,6 +43,19 @@ impl Reply {
             .with_header(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"))
     }
 
+    /// A page without content that pages of one origin may show in a frame, and nobody else.
+    #[must_use]
+    pub fn framed(status: StatusCode, ancestor: &str) -> Self {
+        let policy =
+            format!("default-src 'none'; frame-ancestors {ancestor}; base-uri 'none'; form-action 'none'");
+        // What is no header value is no origin either.
+        let policy = HeaderValue::try_from(policy)
+            .unwrap_or(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+        Self { body: Bytes::from_static(page::EMPTY.as_bytes()), ..Self::empty(status) }
+            .with_header(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"))
+            .with_header(CONTENT_SECURITY_POLICY, policy)
+    }
+
     /// A JSON body.
     #[must_use]
     pub fn json(status: StatusCode, body: &serde_json::Value) -> Self {
@@ -87,10 +100,11 @@ mod tests {
         Some(value)
     }
 
-    fn every_kind() -> [(&'static str, Reply); 4] {
+    fn every_kind() -> [(&'static str, Reply); 5] {
         [
             ("empty", Reply::empty(StatusCode::NO_CONTENT)),
             ("html", Reply::html(StatusCode::OK, "<p>".to_owned())),
+            ("framed", Reply::framed(StatusCode::OK, "https://op.test")),
             ("json", Reply::json(StatusCode::OK, &serde_json::json!({}))),
             ("redirect", Reply::redirect("/x").unwrap()),
         ]
@@ -102,6 +116,24 @@ mod tests {
             assert_eq!(header(&reply, "cache-control").as_deref(), Some("no-store"), "{kind}");
             assert_eq!(header(&reply, "x-content-type-options").as_deref(), Some("nosniff"), "{kind}");
             assert_eq!(header(&reply, "referrer-policy").as_deref(), Some("no-referrer"), "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_framed_page_is_for_one_origin_and_holds_nothing() {
+        let rows = [
+            ("an origin", "https://op.test:8443", "frame-ancestors https://op.test:8443;"),
+            ("no header value", "https://op.test\r\n", "frame-ancestors 'none'"),
+        ];
+        for (name, ancestor, wanted) in rows {
+            let reply = Reply::framed(StatusCode::OK, ancestor);
+            let policy = header(&reply, "content-security-policy").unwrap();
+            assert!(
+                policy.contains(wanted) && policy.starts_with("default-src 'none'; "),
+                "{name}: {policy}"
+            );
+            assert_eq!(header(&reply, "x-frame-options"), None, "{name}");
+            assert!(!reply.body.windows(7).any(|part| part == b"<script"), "{name}");
         }
     }
 

@@ -8,11 +8,12 @@ use std::process::{Child, Command, Stdio};
 use serde_json::{Value, json};
 use url::Url;
 
+use crate::support::browser::Browser;
 use crate::support::certificate::Authority;
 use crate::support::certified_provider::CertifiedProvider;
 use crate::support::gateway::Gateway;
 use crate::support::node::Program;
-use crate::support::scripted_provider::ScriptedProvider;
+use crate::support::scripted_provider::{Call, ScriptedProvider};
 use crate::support::upstream::Upstream;
 use crate::support::{ports, wait_for};
 
@@ -220,4 +221,47 @@ fn an_address_leads_a_browser_to_its_provider_at_another_site() {
     assert!(seen["alert"].as_str().is_some_and(|text| text.contains("Check it, or choose below")));
     assert_eq!(seen["inspected"]["overflows"], json!(false));
     assert_eq!(seen["hinted"], json!(Url::parse(provider.issuer()).unwrap().origin().ascii_serialization()));
+}
+
+#[test]
+fn a_browser_shows_the_logout_page_in_the_providers_frame_only() {
+    let (upstream, provider) = (Upstream::start(), ScriptedProvider::start());
+    let builder = Gateway::empty().tls(&[HOST]);
+    let origin = format!("https://{HOST}:{}", builder.address().port());
+    let mut entry = provider.entry();
+    entry.more.push_str("frontchannel_logout = true\n");
+    let gateway = builder
+        .route(&format!("host = \"{HOST}\"\nupstream = \"{}\"", upstream.url()))
+        .config(&format!("[[host]]\nname = \"{HOST}\"\npublic_url = \"{origin}\""))
+        .provider(entry)
+        .start();
+    let mut alice = Browser::default();
+    alice.finds(&origin, gateway.place(HOST));
+    let application = format!("{origin}/page");
+    assert_eq!(alice.open(&application).status(), 200);
+
+    let issuer: String = url::form_urlencoded::byte_serialize(provider.issuer().as_bytes()).collect();
+    let frame = |sid: &str| {
+        format!("<iframe src=\"{origin}/oauth2/frontchannel_logout?iss={issuer}&amp;sid={sid}\"></iframe>")
+    };
+    let foreign = frame("another-session");
+    let answer =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\n\r\n", foreign.len());
+    upstream.answers("/frame", (answer + &foreign).as_bytes());
+    let page = frame("provider-session-1");
+    provider.alter_answer(Call::EndSession, move |answer| {
+        answer.status = 200;
+        answer.fields = vec![("Content-Type".to_owned(), "text/html".to_owned())];
+        answer.body = page.clone().into_bytes();
+    });
+
+    let stopped = browse("pages", json!({ "origin": upstream.url(), "paths": { "frame": "/frame" } }));
+    let errors = stopped["seen"][0]["errors"].as_array().unwrap();
+    assert!(errors.iter().any(|error| error.as_str().unwrap().contains("frame-ancestors")), "{errors:?}");
+    assert_eq!(alice.get(&application).status, 200, "nothing that was named is there");
+
+    let shown =
+        browse("pages", json!({ "origin": provider.issuer(), "paths": { "logout": "/end_session" } }));
+    assert_eq!(shown["seen"][0]["errors"], json!([]));
+    assert_eq!(alice.get(&application).status, 302, "the frame ended the session, without its cookie");
 }

@@ -19,6 +19,7 @@ mod config;
 mod conformance;
 mod docs;
 mod doctor;
+mod frontchannel_logout;
 mod harness;
 mod headers;
 mod login_cases;

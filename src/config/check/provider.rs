@@ -116,6 +116,7 @@ impl Check<'_> {
             userinfo_signed_response_alg,
             leeway,
             strict_logout_tokens,
+            frontchannel_logout,
             ca_file,
             timeout,
         } = provider;
@@ -164,6 +165,7 @@ impl Check<'_> {
             userinfo_signed_response_alg: signed?,
             leeway: leeway?,
             strict_logout_tokens: strict_logout_tokens.or(false)?,
+            frontchannel_logout: frontchannel_logout.or(false)?,
             ca_file: ca_file?,
             timeout: timeout?,
         })
