@@ -245,3 +245,23 @@ fn each_rule_of_the_protocol_names_code_and_a_test_that_are_there() {
     }
     assert!(ids.len() > 70, "{}", ids.len());
 }
+
+#[test]
+fn every_module_of_the_conformance_suite_that_is_listed_is_a_test_and_every_test_is_listed() {
+    let listed = rows(&section(&read("docs/protocol.md"), "## The conformance suite"));
+    let modules = listed.iter().flat_map(|row| quoted(&row[1]));
+    // The suite's name is `oidcc-client-test` and what stands here; one module has no more than that.
+    let listed: BTreeSet<String> = modules
+        .map(|module| {
+            module.strip_prefix("oidcc-").unwrap_or(&module).trim_start_matches('-').replace('-', "_")
+        })
+        .collect();
+    let tests = read("tests/it/conformance.rs");
+    let tests: BTreeSet<String> = tests
+        .lines()
+        .filter_map(|line| line.strip_prefix("fn conformance_")?.split_once('('))
+        .map(|(module, _)| module.to_owned())
+        .collect();
+    assert!(tests.len() > 30);
+    assert_eq!(listed, tests);
+}

@@ -340,6 +340,22 @@ fn lo_178_lo_179_lo_181_lo_182_lo_184_a_logout_token_with_a_wrong_claim_ends_not
 }
 
 #[test]
+fn lo_178_an_audience_beside_this_client_has_to_be_trusted() {
+    for (lines, status) in [("", 400), ("trusted_audiences = [\"other\"]\n", 200)] {
+        let (upstream, provider) = (Upstream::start(), ScriptedProvider::start());
+        let mut entry = provider.entry();
+        entry.more.push_str(lines);
+        let gateway = Gateway::in_front_of(&upstream).provider(entry).start();
+        let scene = Scene { provider, gateway, _upstream: upstream };
+        let browser = scene.signed_in();
+        let with = |audiences: Value| scene.provider.logout_token(|_, claims| claims["aud"] = audiences);
+        assert_eq!(scene.tell(&with(json!(["other"]))).status, 400, "without this client: {lines}");
+        assert_eq!(scene.tell(&with(json!(["other", "wiki"]))).status, status, "{lines}");
+        assert_eq!(is_signed_in(&browser), status == 400, "{lines}");
+    }
+}
+
+#[test]
 fn lo_190_a_token_of_another_kind_is_no_logout_token() {
     let scene = Scene::new(ScriptedProvider::start());
     let browser = scene.signed_in();

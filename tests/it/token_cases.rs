@@ -794,3 +794,69 @@ fn tk_138_metadata_of_an_issuer_with_another_slash_is_not_used() {
         gateway.wait_for_log(&["provider_down", "issuer"]);
     }
 }
+
+/// Answers that are none, for whoever asks: status, fields, body or pace of a good one changed.
+fn broken_answers(evil: &Upstream) -> Vec<(&'static str, ChangeAnswer)> {
+    let url = evil.url();
+    vec![
+        (
+            "a redirect",
+            Box::new(move |answer| {
+                answer.status = 302;
+                answer.fields.push(("Location".into(), url.clone()));
+            }),
+        ),
+        ("HTML", Box::new(|answer| answer.fields = vec![("Content-Type".into(), "text/html".into())])),
+        ("no type", Box::new(|answer| answer.fields.clear())),
+        ("nothing", Box::new(|answer| answer.body.clear())),
+        ("an array", Box::new(|answer| answer.body = b"[]".to_vec())),
+        ("null", Box::new(|answer| answer.body = b"null".to_vec())),
+        (
+            "a member twice",
+            Box::new(|answer| answer.body = br#"{"issuer":1,"issuer":2,"keys":[],"keys":[]}"#.to_vec()),
+        ),
+        ("100 MB", Box::new(|answer| answer.body = vec![b' '; 100 << 20])),
+        ("deep", Box::new(|answer| answer.body = format!("{{\"keys\":{}", "[".repeat(100_000)).into_bytes())),
+        ("a byte a second", Box::new(|answer| answer.pace = Pace::Trickle(Duration::from_secs(1)))),
+        ("closed in the middle", Box::new(|answer| answer.pace = Pace::CutAfter(30))),
+        ("404", Box::new(|answer| answer.status = 404)),
+        ("500", Box::new(|answer| answer.status = 500)),
+    ]
+}
+
+#[test]
+fn tk_138_discovery_and_keys_of_another_shape_are_not_used() {
+    for call in [Call::Discovery, Call::Keys] {
+        let (provider, upstream, evil) = (ScriptedProvider::start(), Upstream::start(), Upstream::start());
+        provider.alter_answer(call, |answer| answer.status = 503);
+        let mut entry = provider.entry();
+        entry.more.push_str("timeout = \"1s\"\n");
+        let gateway = Gateway::in_front_of(&upstream).provider(entry).start();
+        for (name, change) in broken_answers(&evil) {
+            provider.alter_answer(call, change);
+            let started = Instant::now();
+            let page = Browser::new(&gateway).open(PAGE);
+            let told = (page.status(), page.html().contains("provider_unavailable"));
+            assert_eq!(told, (503, true), "{call:?}, {name}: {}", page.html());
+            assert!(started.elapsed() < Duration::from_secs(10), "{call:?}, {name}: {:?}", started.elapsed());
+        }
+        assert_eq!((provider.calls(Call::Authorize), evil.hits()), (0, 0), "{call:?}");
+        provider.behave();
+        assert_eq!(Browser::new(&gateway).open(PAGE).status(), 200, "{call:?}: as soon as it is right");
+    }
+}
+
+#[test]
+fn tk_138_what_was_good_stays_when_keys_can_not_be_had() {
+    let bench = Bench::of(ScriptedProvider::start(), "timeout = \"1s\"\n");
+    let evil = Upstream::start();
+    bench.accepts("with good keys");
+    for (name, change) in broken_answers(&evil).into_iter().take(3) {
+        // An unknown key makes the gateway ask for newer ones; there are none to be had.
+        bench.provider.alter_answer(Call::Keys, change);
+        bench.provider.alter_header(move |header| header["kid"] = json!(format!("unknown to {name}")));
+        bench.ends(name, 503, "provider_unavailable", "jwks");
+        bench.accepts("the published key is known still");
+    }
+    assert_eq!(evil.hits(), 0);
+}
