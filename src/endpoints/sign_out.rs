@@ -67,10 +67,8 @@ fn delete_cookies(call: &Call<'_>, cookies: &mut SetCookies) {
     if cookie::find(call.request.headers, names.trips()) != Found::Absent {
         cookies.delete(names.trips(), call.site);
     }
-    let mut attempts: Vec<&str> = cookie::pairs(call.request.headers)
-        .filter_map(|(name, _)| std::str::from_utf8(name).ok())
-        .filter(|name| name.starts_with(names.login_prefix()))
-        .collect();
+    let attempts = cookie::starting(call.request.headers, names.login_prefix());
+    let mut attempts: Vec<&str> = attempts.map(|(name, _)| name).collect();
     attempts.sort_unstable();
     attempts.dedup();
     for name in attempts {

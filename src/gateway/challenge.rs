@@ -299,10 +299,7 @@ impl Gateway {
     /// CB-11: the names of the browser's attempts that have to go so that one more fits; what does
     /// not open goes first, then the oldest.
     fn surplus_attempts(&self, request: &Request<'_>, site: &Site) -> Vec<String> {
-        let prefix = site.cookies.login_prefix();
-        let mut attempts: Vec<(u64, String)> = cookie::pairs(request.headers)
-            .filter_map(|(name, value)| Some((std::str::from_utf8(name).ok()?, value)))
-            .filter(|(name, _)| name.starts_with(prefix))
+        let mut attempts: Vec<(u64, String)> = cookie::starting(request.headers, site.cookies.login_prefix())
             .map(|(name, value)| (self.attempt_start(name, value, site), name.to_owned()))
             .collect();
         attempts.sort_unstable();

@@ -37,6 +37,12 @@ pub fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
     crumbs(headers).filter_map(split_pair)
 }
 
+/// The cookies whose names start with `prefix` (exact bytes), name and value, in order.
+pub fn starting<'a>(headers: &'a HeaderMap, prefix: &str) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+    let named = pairs(headers).filter_map(|(name, value)| Some((std::str::from_utf8(name).ok()?, value)));
+    named.filter(move |(name, _)| name.starts_with(prefix))
+}
+
 /// The `Cookie` field for the upstream: all crumbs joined with `; ` (PP-12), without the cookies for
 /// which `is_ours` says yes. `None` when nothing is left. All other bytes are kept as sent.
 #[must_use]
