@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::{Message, WebSocket};
 use super::DEADLINE;
 use super::client::Response;
 use super::server::{After, Exchange, Handler, Server};
+use super::wire;
 
 /// An application.
 ///
@@ -67,20 +68,12 @@ impl Echo {
         }
     }
 
-    /// The values of all fields of this name, in any case.
-    pub fn all(&self, name: &str) -> Vec<&str> {
-        let same = |field: &&(String, String)| field.0.eq_ignore_ascii_case(name);
-        self.fields.iter().filter(same).map(|(_, value)| value.as_str()).collect()
-    }
-
     /// The value of the only field of this name.
     ///
     /// # Panics
     /// When there are several.
     pub fn one(&self, name: &str) -> Option<&str> {
-        let all = self.all(name);
-        assert!(all.len() < 2, "several {name}: {all:?}");
-        all.first().copied()
+        wire::one(&self.fields, name)
     }
 }
 

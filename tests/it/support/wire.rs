@@ -52,11 +52,26 @@ pub struct Head {
     pub fields: Vec<(String, String)>,
 }
 
+/// The values of all fields of a name, in any case.
+pub fn all<'a>(fields: &'a [(String, String)], name: &str) -> Vec<&'a str> {
+    let same = |field: &&(String, String)| field.0.eq_ignore_ascii_case(name);
+    fields.iter().filter(same).map(|(_, value)| value.as_str()).collect()
+}
+
+/// The value of the only field of a name.
+///
+/// # Panics
+/// When there are several.
+pub fn one<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    let all = all(fields, name);
+    assert!(all.len() < 2, "several {name}: {all:?}");
+    all.first().copied()
+}
+
 impl Head {
     /// The values of all fields of this name, in any case.
     pub fn all(&self, name: &str) -> Vec<&str> {
-        let same = |field: &&(String, String)| field.0.eq_ignore_ascii_case(name);
-        self.fields.iter().filter(same).map(|(_, value)| value.as_str()).collect()
+        all(&self.fields, name)
     }
 
     /// The value of the only field of this name.
@@ -64,9 +79,7 @@ impl Head {
     /// # Panics
     /// When there are several.
     pub fn one(&self, name: &str) -> Option<&str> {
-        let all = self.all(name);
-        assert!(all.len() < 2, "several {name}: {all:?}");
-        all.first().copied()
+        one(&self.fields, name)
     }
 
     /// Reads a head; `None` where the other side closed before its first byte.
