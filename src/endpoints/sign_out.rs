@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Call;
+use super::signed_out::Farewell;
 use crate::gateway::refusal::{Action, render_with};
 use crate::gateway::{Gateway, Refusal, SetCookies, internal, redirect};
 use crate::idp::Provider;
@@ -27,8 +28,8 @@ pub(super) async fn answer(call: &Call<'_>, cookies: &mut SetCookies) -> Result<
     }
     let ended = end(call).await?;
     delete_cookies(call, cookies);
-    let Some(session) = ended else { return done(call) };
-    let Some(provider) = provider_of(call, &session) else { return done(call) };
+    let Some(session) = ended else { return done(call, cookies) };
+    let Some(provider) = provider_of(call, &session) else { return done(call, cookies) };
     revoke(provider, &session);
     leave(call, provider, &session, cookies).await
 }
@@ -95,7 +96,7 @@ async fn leave(
     let metadata = provider.metadata().await.ok();
     let Some(endpoint) = metadata.as_ref().and_then(|metadata| metadata.end_session_endpoint.as_ref()) else {
         note(call, session, "local");
-        return done(call);
+        return done(call, cookies);
     };
     let state = Secret::new(random_token::<16>().map_err(|error| internal(call.request, &error))?);
     remember(call, &state, cookies)?;
@@ -108,15 +109,21 @@ async fn leave(
 
 fn remember(call: &Call<'_>, state: &Secret<String>, cookies: &mut SetCookies) -> Result<(), Refusal> {
     let (name, site) = (call.site.cookies.sign_out(), call.site);
+    let return_to = call.gateway.return_to(&call.parameter("rd").unwrap_or_default(), site);
+    let plain = serde_json::to_vec(&Farewell { state: state.clone(), return_to })
+        .map_err(|error| internal(call.request, &error))?;
     let keys = &call.gateway.shared().keys;
-    let value = seal_cookie(keys, Purpose::SignOutCookie, name, &site.name, state.expose().as_bytes())
+    let value = seal_cookie(keys, Purpose::SignOutCookie, name, &site.name, &plain)
         .map_err(|error| internal(call.request, &error))?;
     cookies.0.push(cookie::set(name, &value, site.cookies.secure(), Some(RETURN_LIFETIME)));
     Ok(())
 }
 
 /// Nothing to do at a provider: on to the page.
-fn done(call: &Call<'_>) -> Result<Reply, Refusal> {
+fn done(call: &Call<'_>, cookies: &mut SetCookies) -> Result<Reply, Refusal> {
+    if call.parameter("rd").is_some() {
+        remember(call, &Secret::new(String::new()), cookies)?;
+    }
     redirect(&call.gateway.settings().paths.of("signed_out"))
 }
 
