@@ -50,7 +50,7 @@ section! {
         tls: Tls,
     }
 
-    /// `tls = { … }` of a listener.
+    /// `tls = { … }` of a listener, `client_certificate = { … }` of a provider.
     struct Tls {
         /// The chain, PEM.
         certificate: String,
@@ -76,6 +76,8 @@ section! {
         client_auth: String,
         /// What the keys sign with.
         client_key_algorithm: String,
+        /// What the client shows in TLS.
+        client_certificate: Tls,
         /// Whom client assertions are for.
         client_assertion_audience: String,
         /// What is asked for.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::flight::Flight;
+use super::transport::Transport;
 use crate::oidc::ProviderId;
 use crate::oidc::client_auth::ClientAuth;
 use crate::secret::{self, LoadError, Secret};
@@ -31,6 +32,10 @@ pub enum ClientAuthMethod {
     ClientSecretJwt,
     /// `private_key_jwt`.
     PrivateKeyJwt,
+    /// `tls_client_auth`: the certificate of the TLS connection, by its name.
+    TlsClientAuth,
+    /// `self_signed_tls_client_auth`: the same, registered by its key.
+    SelfSignedTlsClientAuth,
     /// `none`.
     None,
 }
@@ -56,6 +61,15 @@ pub struct Held<T> {
     pub file: Option<PathBuf>,
 }
 
+/// A certificate chain and its private key, PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The chain, leaf first.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
 /// How the client shows who it is, as configured.
 #[derive(Clone, Debug, Default)]
 pub struct ClientSettings {
@@ -69,6 +83,8 @@ pub struct ClientSettings {
     pub key_algorithm: Option<Algorithm>,
     /// Whom assertions are for.
     pub audience: AssertionAudience,
+    /// What is shown in TLS, whatever the method: to authenticate, or to bind tokens (RFC 8705 3).
+    pub certificate: Option<CertificateFiles>,
 }
 
 /// What the client has to show.
@@ -88,6 +104,8 @@ pub(super) struct Credentials {
     provider: ProviderId,
     method: Option<ClientAuthMethod>,
     key_algorithm: Option<Algorithm>,
+    certificate: Option<CertificateFiles>,
+    transport: Transport,
     state: Mutex<State>,
     reading: Flight<()>,
 }
@@ -96,6 +114,8 @@ pub(super) struct Credentials {
 struct State {
     secrets: Vec<Item<Secret<String>>>,
     keys: Vec<Item<SigningKey>>,
+    /// The way to the provider with the client's certificate.
+    certified: Option<Item<Transport>>,
     /// The secret that worked last.
     worked: usize,
 }
@@ -117,25 +137,36 @@ impl ClientAuthMethod {
             Self::ClientSecretPost => "client_secret_post",
             Self::ClientSecretJwt => "client_secret_jwt",
             Self::PrivateKeyJwt => "private_key_jwt",
+            Self::TlsClientAuth => "tls_client_auth",
+            Self::SelfSignedTlsClientAuth => "self_signed_tls_client_auth",
             Self::None => "none",
         }
     }
 }
 
 impl Credentials {
-    pub(super) fn new(provider: &ProviderId, settings: &ClientSettings) -> Self {
+    /// Those of the settings; a certificate is read from its files.
+    pub(super) fn new(
+        provider: &ProviderId,
+        settings: &ClientSettings,
+        transport: &Transport,
+    ) -> Result<Self, String> {
+        let certified = settings.certificate.as_ref().map(|files| certified(files, transport)).transpose()?;
         let state = State {
             secrets: settings.secrets.iter().cloned().map(Item::from).collect(),
             keys: settings.keys.iter().cloned().map(Item::from).collect(),
+            certified: certified.map(Item::from),
             worked: 0,
         };
-        Self {
+        Ok(Self {
             provider: provider.clone(),
             method: settings.method,
             key_algorithm: settings.key_algorithm,
+            certificate: settings.certificate.clone(),
+            transport: transport.clone(),
             state: Mutex::new(state),
             reading: Flight::default(),
-        }
+        })
     }
 
     /// Reads the files anew. Whoever comes while they are being read waits for that, and for a disk that
@@ -167,8 +198,17 @@ impl Credentials {
             }
             ClientAuthMethod::ClientSecretJwt => by_secret(Credential::Secret),
             ClientAuthMethod::PrivateKeyJwt => state.first_key(),
-            ClientAuthMethod::None => vec![(0, Credential::Plain(ClientAuth::None))],
+            // The connection says who it is; the form only names the client (RFC 8705 2).
+            ClientAuthMethod::TlsClientAuth
+            | ClientAuthMethod::SelfSignedTlsClientAuth
+            | ClientAuthMethod::None => vec![(0, Credential::Plain(ClientAuth::None))],
         }
+    }
+
+    /// The way to the provider on which the client shows itself: with its certificate, where it has one.
+    pub(super) fn transport(&self) -> Transport {
+        let state = self.state();
+        state.certified.as_ref().map_or(&self.transport, |item| &item.held.value).clone()
     }
 
     /// Remembers the secret that worked: it is tried first from now on.
@@ -191,7 +231,11 @@ impl Credentials {
         let load = |file: &Option<PathBuf>| file.as_deref().map(secret::load);
         let (secrets, keys): (Vec<_>, Vec<_>) =
             (secrets.iter().map(load).collect(), keys.iter().map(load).collect());
+        let pair = self.certificate.as_ref().map(load_pair);
         let mut state = self.state();
+        if let Some(item) = &mut state.certified {
+            item.take(pair, &self.provider, |pem| self.transport.with_certificate(pem));
+        }
         let mut changed = false;
         for (item, found) in state.secrets.iter_mut().zip(secrets) {
             let found = found.map(|text| text.and_then(|text| secret::one_line(&text)));
@@ -210,7 +254,7 @@ impl Credentials {
 impl State {
     fn has_files(&self) -> bool {
         let (secrets, keys) = self.files();
-        secrets.iter().chain(&keys).any(Option::is_some)
+        self.certified.is_some() || secrets.iter().chain(&keys).any(Option::is_some)
     }
 
     fn files(&self) -> (Vec<Option<PathBuf>>, Vec<Option<PathBuf>>) {
@@ -221,19 +265,22 @@ impl State {
     /// The best method that the configuration has what is needed for and the provider lists; where it lists
     /// none of them, the best.
     ///
-    /// A key is better than a secret, which travels. Between the ways to use a secret the plain ones come
+    /// A key or certificate is better than a secret, which travels. Between the ways to use a secret the plain ones come
     /// first: providers list `client_secret_jwt` for all clients and take it of those alone that are
     /// registered with it.
     fn best(&self, listed: &[String]) -> ClientAuthMethod {
         let with_key: &[_] = &[ClientAuthMethod::PrivateKeyJwt];
+        let with_certificate: &[_] =
+            &[ClientAuthMethod::TlsClientAuth, ClientAuthMethod::SelfSignedTlsClientAuth];
         let with_secret: &[_] = &[
             ClientAuthMethod::ClientSecretBasic,
             ClientAuthMethod::ClientSecretPost,
             ClientAuthMethod::ClientSecretJwt,
         ];
         let with_key = if self.keys.is_empty() { &[] } else { with_key };
+        let with_certificate = if self.certified.is_none() { &[] } else { with_certificate };
         let with_secret = if self.secrets.is_empty() { &[] } else { with_secret };
-        let possible: Vec<_> = with_key.iter().chain(with_secret).copied().collect();
+        let possible: Vec<_> = with_key.iter().chain(with_certificate).chain(with_secret).copied().collect();
         let found = possible.iter().find(|method| listed.iter().any(|name| name == method.name()));
         found.or(possible.first()).copied().unwrap_or(ClientAuthMethod::None)
     }
@@ -250,6 +297,19 @@ impl State {
         secrets.dedup_by(|a, b| a.1.held.value == b.1.held.value);
         secrets.into_iter().map(|(index, secret)| (index, make(secret.held.value.clone()))).collect()
     }
+}
+
+fn certified(files: &CertificateFiles, transport: &Transport) -> Result<Held<Transport>, String> {
+    let told = |error: &dyn std::error::Error| format!("{}: {error}", files.certificate.display());
+    let text = load_pair(files).map_err(|error| told(&error))?;
+    let value = transport.with_certificate(&text).map_err(|error| told(&error))?;
+    Ok(Held { value, text, file: Some(files.certificate.clone()) })
+}
+
+/// The chain and its key in one text.
+fn load_pair(files: &CertificateFiles) -> Result<Secret<String>, LoadError> {
+    let (chain, key) = (secret::load(&files.certificate)?, secret::load(&files.key)?);
+    Ok(Secret::new(format!("{}\n{}", chain.expose(), key.expose())))
 }
 
 impl<T> From<Held<T>> for Item<T> {
@@ -311,14 +371,24 @@ impl<T> Item<T> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::LazyLock;
+
+    use tokio::runtime::Runtime;
 
     use super::*;
+    use crate::idp::transport::Options;
     use crate::telemetry::logging::{Format, Level, captured};
 
     const KEYS: [&str; 2] = [
         include_str!("../../tests/data/keys/p256.pkcs8.pem"),
         include_str!("../../tests/data/keys/p384.pkcs8.pem"),
     ];
+
+    fn transport() -> Transport {
+        static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
+        let options = Options { ca_file: None, timeout: READ_TIMEOUT, plain_http: true };
+        Transport::new(&options, RUNTIME.handle().clone()).unwrap()
+    }
 
     fn held<T>(value: T, text: &str, file: &Path) -> Held<T> {
         Held { value, text: Secret::new(text.to_owned()), file: Some(file.to_owned()) }
@@ -328,7 +398,7 @@ mod tests {
         let held = |(text, file): &(&str, &Path)| held(Secret::new((*text).to_owned()), text, file);
         let secrets = files.iter().map(held).collect();
         let settings = ClientSettings { secrets, ..ClientSettings::default() };
-        Credentials::new(&ProviderId("main".into()), &settings)
+        Credentials::new(&ProviderId("main".into()), &settings, &transport()).unwrap()
     }
 
     /// The secrets in the order in which they would be shown.
@@ -404,7 +474,7 @@ mod tests {
         let key = |text: &str| private_key::parse(&Secret::new(text.to_owned()), None).unwrap();
         let settings =
             ClientSettings { keys: vec![held(key(KEYS[0]), KEYS[0], &file)], ..ClientSettings::default() };
-        let credentials = Credentials::new(&ProviderId("main".into()), &settings);
+        let credentials = Credentials::new(&ProviderId("main".into()), &settings, &transport()).unwrap();
         let kid = |text| key(text).public_jwk().unwrap()["kid"].clone();
         let published = || credentials.public_keys()[0]["kid"].clone();
         for (name, contents, wanted) in [

@@ -14,7 +14,7 @@ use url::Url;
 use super::flight::Flight;
 use super::{Inner, MAX_ANSWER_BYTES, Unavailable, get, successful};
 use crate::oidc::Issuer;
-use crate::oidc::metadata::{self, Metadata};
+use crate::oidc::metadata::{self, Metadata, MetadataError};
 
 /// How long metadata and keys are good before they are fetched anew.
 const REFRESH_EVERY: Duration = Duration::from_hours(1);
@@ -71,11 +71,18 @@ impl Inner {
         found
     }
 
+    /// What the gateway uses of a discovery document, for a client with this configuration.
+    pub(super) fn parse_metadata(&self, body: &[u8]) -> Result<Metadata, MetadataError> {
+        let metadata = metadata::parse(body, &self.settings.issuer)?;
+        let has_certificate = self.settings.client.certificate.is_some();
+        Ok(if has_certificate { metadata.for_certificate() } else { metadata })
+    }
+
     async fn fetch_metadata_and_keys(&self) -> Result<Arc<Metadata>, Unavailable> {
         let answer = self.call("discovery", get(&self.discovery.url), MAX_ANSWER_BYTES).await?;
         let body = successful("discovery", &answer)?;
-        let metadata = metadata::parse(body, &self.settings.issuer)
-            .map_err(|error| Unavailable { reason: error.to_string() })?;
+        let metadata =
+            self.parse_metadata(body).map_err(|error| Unavailable { reason: error.to_string() })?;
         let keys = self.fetch_keys(&metadata).await?;
         let metadata = Arc::new(metadata);
         self.keys.replace(keys);

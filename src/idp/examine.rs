@@ -8,7 +8,7 @@ use crate::clock::UnixTime;
 use crate::oidc::authorize::LoginAttempt;
 use crate::oidc::client_auth::is_about_the_client;
 use crate::oidc::exchange::ExchangeError;
-use crate::oidc::metadata::{self, Metadata, MetadataError};
+use crate::oidc::metadata::{Metadata, MetadataError};
 use crate::secret::Secret;
 use crate::token::{Claims, KeySet};
 
@@ -51,7 +51,7 @@ impl Provider {
         let not_an_object = |_| Unavailable { reason: "discovery: not a JSON object".to_owned() };
         Ok(Document {
             members: Claims::parse(body).map_err(not_an_object)?,
-            metadata: metadata::parse(body, &self.inner.settings.issuer),
+            metadata: self.inner.parse_metadata(body),
             date: answer.headers().get(DATE).and_then(|date| http_date(date.to_str().ok()?)),
         })
     }

@@ -200,7 +200,9 @@ impl Provider {
             .map_err(|error| setup_error(error.to_string()))?;
         let keys = KeyCache::new(clock.now());
         let key_flight = Flight::default();
-        let credentials = Arc::new(Credentials::new(&settings.id, &settings.client));
+        let credentials =
+            Credentials::new(&settings.id, &settings.client, &transport).map_err(setup_error)?;
+        let credentials = Arc::new(credentials);
         let inner =
             Inner { settings, transport, credentials, runtime, clock, events, discovery, keys, key_flight };
         Ok(Arc::new(Self { inner: Arc::new(inner) }))
@@ -430,7 +432,9 @@ impl Inner {
             return Ok(None);
         };
         let request = userinfo::request(endpoint, &tokens.access_token);
-        let answer = self.call("userinfo", request, MAX_ANSWER_BYTES).await?;
+        // RFC 8705 3: a token that is bound to the certificate is taken with it alone.
+        let transport = self.credentials.transport();
+        let answer = self.call_over(&transport, "userinfo", request, MAX_ANSWER_BYTES).await?;
         let subject = claims.string("sub").ok().flatten().unwrap_or_default();
         let told = match userinfo::response(&answer, self.settings.userinfo_signed_response_alg.is_some())? {
             Answer::Plain(claims) => claims,
@@ -472,7 +476,8 @@ impl Inner {
         let mut answer = Err(Unavailable { reason: format!("{call}: the client has nothing to show") });
         for (index, credential) in candidates {
             let auth = self.client_auth(&credential, metadata)?;
-            let found = self.call(call, request(&auth), MAX_ANSWER_BYTES).await?;
+            let transport = self.credentials.transport();
+            let found = self.call_over(&transport, call, request(&auth), MAX_ANSWER_BYTES).await?;
             if !client_auth::is_client_refused(&found) {
                 self.credentials.worked(index);
                 return Ok(found);
@@ -511,9 +516,19 @@ impl Inner {
         request: Result<http::Request<Vec<u8>>, http::Error>,
         max_bytes: usize,
     ) -> Result<http::Response<Bytes>, Unavailable> {
+        self.call_over(&self.transport, call, request, max_bytes).await
+    }
+
+    async fn call_over(
+        &self,
+        transport: &Transport,
+        call: &'static str,
+        request: Result<http::Request<Vec<u8>>, http::Error>,
+        max_bytes: usize,
+    ) -> Result<http::Response<Bytes>, Unavailable> {
         let request = request.or(Err(Unavailable { reason: format!("{call}: no request can be made") }))?;
         let started = Instant::now();
-        let answer = self.transport.send(request, max_bytes).await;
+        let answer = transport.send(request, max_bytes).await;
         let ok = answer.as_ref().is_ok_and(|answer| answer.status().is_success());
         self.events.provider_called(&self.settings.id.0, call, ok, started.elapsed());
         answer.map_err(|error| Unavailable { reason: format!("{call}: {error}") })

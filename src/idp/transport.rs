@@ -14,9 +14,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, ClientBuilder, Request};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, Request};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+
+use crate::secret::Secret;
 
 /// How long a connection may take to open, out of the whole.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,13 +41,20 @@ pub struct Options {
     pub plain_http: bool,
 }
 
+/// What every client of a transport is built with.
+#[derive(Debug)]
+struct Recipe {
+    options: Options,
+    extra_roots: Vec<Certificate>,
+}
+
 /// Sends requests to one provider.
 #[derive(Clone, Debug)]
 pub struct Transport {
     client: Client,
+    recipe: Arc<Recipe>,
     runtime: Handle,
     turns: Arc<Semaphore>,
-    timeout: Duration,
 }
 
 /// Why there is no transport.
@@ -94,9 +103,21 @@ impl Transport {
     /// [`BuildError`].
     pub fn new(options: &Options, runtime: Handle) -> Result<Self, BuildError> {
         let extra_roots = options.ca_file.as_deref().map(load_certificates).transpose()?.unwrap_or_default();
-        let client = build(options, extra_roots)?;
+        let recipe = Arc::new(Recipe { options: options.clone(), extra_roots });
+        let client = build(&recipe, None)?;
         let turns = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
-        Ok(Self { client, runtime, turns, timeout: options.timeout })
+        Ok(Self { client, recipe, runtime, turns })
+    }
+
+    /// The same for a client with a certificate: it is shown to whoever asks for one. `pem` holds the chain
+    /// and its private key. Connections are not shared with the one without.
+    ///
+    /// # Errors
+    /// [`BuildError::Client`] where the text holds no such pair; it holds nothing of it.
+    pub fn with_certificate(&self, pem: &Secret<String>) -> Result<Self, BuildError> {
+        let identity = Identity::from_pem(pem.expose().as_bytes());
+        let identity = identity.map_err(|error| BuildError::Client(reason(&error)))?;
+        Ok(Self { client: build(&self.recipe, Some(&identity))?, ..self.clone() })
     }
 
     /// Sends a request once and reads the answer, of whatever status, up to `max_bytes` after
@@ -110,7 +131,8 @@ impl Transport {
         max_bytes: usize,
     ) -> Result<http::Response<Bytes>, TransportError> {
         let request = Request::try_from(request).map_err(|error| failed(&error.without_url()))?;
-        let (client, turns, timeout) = (self.client.clone(), Arc::clone(&self.turns), self.timeout);
+        let (client, turns) = (self.client.clone(), Arc::clone(&self.turns));
+        let timeout = self.recipe.options.timeout;
         let task = self.runtime.spawn(async move {
             let exchange = exchange(&client, &turns, request, max_bytes);
             tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(TransportError::Timeout(timeout)))
@@ -149,18 +171,26 @@ fn load_certificates(path: &Path) -> Result<Vec<Certificate>, BuildError> {
     Ok(certificates)
 }
 
-fn build(options: &Options, extra_roots: Vec<Certificate>) -> Result<Client, BuildError> {
-    let built = builder(options).tls_certs_merge(extra_roots.clone()).build();
+fn build(recipe: &Recipe, identity: Option<&Identity>) -> Result<Client, BuildError> {
+    let Recipe { options, extra_roots } = recipe;
+    let built = builder(options, identity).tls_certs_merge(extra_roots.clone()).build();
     // A machine without any CA certificate can still talk to a provider over plain http.
     let built = match built {
-        Err(_) if options.plain_http => builder(options).tls_certs_only(extra_roots).build(),
+        Err(_) if options.plain_http => {
+            builder(options, identity).tls_certs_only(extra_roots.clone()).build()
+        }
         built => built,
     };
     built.map_err(|error| BuildError::Client(reason(&error)))
 }
 
-fn builder(options: &Options) -> ClientBuilder {
-    Client::builder()
+fn builder(options: &Options, identity: Option<&Identity>) -> ClientBuilder {
+    let builder = Client::builder();
+    let builder = match identity {
+        Some(identity) => builder.identity(identity.clone()),
+        None => builder,
+    };
+    builder
         .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")))
         .https_only(!options.plain_http)
         .redirect(Policy::none())
@@ -205,6 +235,7 @@ mod tests {
     use futures::{StreamExt as _, stream};
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
     use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+    use rustls::server::WebPkiClientVerifier;
 
     use super::*;
     use crate::idp::loopback::serve;
@@ -396,17 +427,24 @@ mod tests {
         }
     }
 
-    /// An https server that answers every connection once, on a certificate of the given CA.
-    fn serve_tls(ca: &CertifiedIssuer<'_, KeyPair>) -> String {
+    /// An https server that answers every connection once, on a certificate of the given CA; where that is
+    /// wanted, to clients with a certificate of it alone.
+    fn serve_tls(ca: &CertifiedIssuer<'_, KeyPair>, mutual: bool) -> String {
         let key = KeyPair::generate().unwrap();
         let certificate =
             CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, ca).unwrap();
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(ca.der().clone()).unwrap();
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .build()
+            .unwrap();
+        let verifier = if mutual { verifier } else { WebPkiClientVerifier::no_client_auth() };
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_no_client_auth()
+            .with_client_cert_verifier(verifier)
             .with_single_cert(vec![certificate.der().clone()], key)
             .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -431,7 +469,7 @@ mod tests {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let url = serve_tls(&ca);
+        let url = serve_tls(&ca, false);
         let directory = tempfile::tempdir().unwrap();
         let ca_file = directory.path().join("ca.pem");
         std::fs::write(&ca_file, ca.pem()).unwrap();
@@ -442,5 +480,35 @@ mod tests {
 
         let error = transport(&options()).send(get(&url), LIMIT).await.unwrap_err();
         assert!(error.to_string().contains("certificate"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_shown_to_whoever_asks_for_one() {
+        let ca = || {
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+        };
+        let (ca, stranger) = (ca(), ca());
+        let pair = |ca: &CertifiedIssuer<'_, KeyPair>| {
+            let key = KeyPair::generate().unwrap();
+            let names = vec!["client.test".to_owned()];
+            let chain = CertificateParams::new(names).unwrap().signed_by(&key, ca).unwrap();
+            Secret::new(format!("{}{}", chain.pem(), key.serialize_pem()))
+        };
+        let url = serve_tls(&ca, true);
+        let directory = tempfile::tempdir().unwrap();
+        let ca_file = directory.path().join("ca.pem");
+        std::fs::write(&ca_file, ca.pem()).unwrap();
+        let plain = transport(&Options { ca_file: Some(ca_file), plain_http: false, ..options() });
+        plain.send(get(&url), LIMIT).await.unwrap_err();
+        let known = plain.with_certificate(&pair(&ca)).unwrap();
+        assert_eq!(&known.send(get(&url), LIMIT).await.unwrap().body()[..], b"ok");
+        let unknown = plain.with_certificate(&pair(&stranger)).unwrap();
+        unknown.send(get(&url), LIMIT).await.unwrap_err();
+        for text in ["", "hunter2", &ca.pem()] {
+            let error = plain.with_certificate(&Secret::new(text.to_owned())).unwrap_err();
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
     }
 }

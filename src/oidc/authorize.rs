@@ -144,6 +144,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::oidc::metadata::MtlsAliases;
 
     // The verifier and challenge of RFC 7636, appendix B.
     const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
@@ -164,6 +165,7 @@ mod tests {
             revocation_endpoint: None,
             pushed_request_endpoint: None,
             requires_pushed_requests: false,
+            mtls_aliases: MtlsAliases::default(),
             token_endpoint_auth_methods: Vec::new(),
             iss_parameter_supported: false,
         };

@@ -29,10 +29,36 @@ pub struct Metadata {
     pub pushed_request_endpoint: Option<Url>,
     /// `require_pushed_authorization_requests`: no other authorization request is taken.
     pub requires_pushed_requests: bool,
+    /// Where the same is for clients with a certificate.
+    pub mtls_aliases: MtlsAliases,
     /// `token_endpoint_auth_methods_supported`; the default of the specification is `client_secret_basic`.
     pub token_endpoint_auth_methods: Vec<String>,
     /// RFC 9207: the callback must carry `iss`.
     pub iss_parameter_supported: bool,
+}
+
+/// `mtls_endpoint_aliases` (RFC 8705 5): endpoints that ask clients for a certificate.
+#[derive(Clone, Debug, Default)]
+pub struct MtlsAliases {
+    token: Option<Url>,
+    userinfo: Option<Url>,
+    revocation: Option<Url>,
+    pushed_request: Option<Url>,
+}
+
+impl Metadata {
+    /// The same for a client with a certificate.
+    ///
+    /// RFC 8705 5: such a client MUST use an endpoint's alias where there is one, else the endpoint itself.
+    #[must_use]
+    pub fn for_certificate(mut self) -> Self {
+        let aliases = std::mem::take(&mut self.mtls_aliases);
+        self.token_endpoint = aliases.token.unwrap_or(self.token_endpoint);
+        self.userinfo_endpoint = aliases.userinfo.or(self.userinfo_endpoint);
+        self.revocation_endpoint = aliases.revocation.or(self.revocation_endpoint);
+        self.pushed_request_endpoint = aliases.pushed_request.or(self.pushed_request_endpoint);
+        self
+    }
 }
 
 /// Why a discovery document was refused.
@@ -98,6 +124,7 @@ pub fn parse(bytes: &[u8], issuer: &Issuer) -> Result<Metadata, MetadataError> {
         pushed_request_endpoint: reader
             .where_wanted("pushed_authorization_request_endpoint", requires_pushed_requests)?,
         requires_pushed_requests,
+        mtls_aliases: mtls_aliases(&document, reader.plain_http)?,
         token_endpoint_auth_methods: auth_methods(&document)?,
         iss_parameter_supported: flag(&document, "authorization_response_iss_parameter_supported")?,
     })
@@ -124,6 +151,22 @@ fn auth_methods(document: &Claims) -> Result<Vec<String>, MetadataError> {
     let listed = list(document, "token_endpoint_auth_methods_supported")?;
     let methods = listed.unwrap_or_else(|| vec!["client_secret_basic"]);
     Ok(methods.into_iter().map(str::to_owned).collect())
+}
+
+fn mtls_aliases(document: &Claims, plain_http: bool) -> Result<MtlsAliases, MetadataError> {
+    let name = "mtls_endpoint_aliases";
+    let members = match document.value(name) {
+        None | Some(serde_json::Value::Null) => return Ok(MtlsAliases::default()),
+        Some(serde_json::Value::Object(members)) => Claims::new(members.clone()),
+        Some(_) => return Err(MetadataError::Malformed(format!("`{name}` is not an object"))),
+    };
+    let reader = Reader { document: &members, plain_http };
+    Ok(MtlsAliases {
+        token: reader.optional("token_endpoint")?,
+        userinfo: reader.optional("userinfo_endpoint")?,
+        revocation: reader.optional("revocation_endpoint")?,
+        pushed_request: reader.optional("pushed_authorization_request_endpoint")?,
+    })
 }
 
 fn flag(document: &Claims, name: &str) -> Result<bool, MetadataError> {
@@ -312,6 +355,8 @@ mod tests {
             with("userinfo_endpoint", json!(["https://op.test/me"])),
             with("token_endpoint_auth_methods_supported", json!([1])),
             with("authorization_response_iss_parameter_supported", json!("true")),
+            with("mtls_endpoint_aliases", json!("https://mtls.op.test")),
+            with("mtls_endpoint_aliases", json!({ "token_endpoint": 5 })),
             with("require_pushed_authorization_requests", json!("true")),
             with("require_pushed_authorization_requests", json!(true)),
         ];
@@ -320,6 +365,28 @@ mod tests {
             assert!(matches!(error, MetadataError::Malformed(_)), "{document}: {error}");
         }
         assert!(parse(b"<html>", &issuer()).is_err());
+    }
+
+    #[test]
+    fn a_client_with_a_certificate_uses_the_aliases_and_nobody_else_does() {
+        let mut document = with("revocation_endpoint", json!("https://op.test/revoke"));
+        document["mtls_endpoint_aliases"] = json!({
+            "token_endpoint": "https://mtls.op.test/token",
+            "pushed_authorization_request_endpoint": "https://mtls.op.test/par",
+            "revocation_endpoint": null,
+            "device_authorization_endpoint": "https://mtls.op.test/device",
+        });
+        let plain = read(&document).unwrap();
+        assert_eq!(plain.token_endpoint.as_str(), "https://op.test/token");
+        let aliased = plain.for_certificate();
+        assert_eq!(aliased.token_endpoint.as_str(), "https://mtls.op.test/token");
+        assert_eq!(aliased.pushed_request_endpoint.unwrap().as_str(), "https://mtls.op.test/par");
+        assert_eq!(aliased.revocation_endpoint.unwrap().as_str(), "https://op.test/revoke");
+        assert_eq!(aliased.authorization_endpoint.as_str(), "https://op.test/auth?tenant=1");
+        let insecure =
+            with("mtls_endpoint_aliases", json!({ "token_endpoint": "http://mtls.op.test/token" }));
+        let error = read(&insecure).unwrap_err();
+        assert!(matches!(error, MetadataError::InsecureEndpoint { .. }), "TK-138: {error}");
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! How the client shows who it is: every method at a provider that nobody here wrote, and secrets and keys
 //! that change while the gateway runs.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use url::Url;
 
 use crate::support::browser::Browser;
-use crate::support::certified_provider::{AWKWARD_SECRET, CLIENTS, CertifiedProvider};
-use crate::support::client::Request;
+use crate::support::certificate::Authority;
+use crate::support::certified_provider::{AWKWARD_SECRET, CLIENT_NAME, CLIENTS, CertifiedProvider};
+use crate::support::client::{Place, Request};
 use crate::support::gateway::{Gateway, ProviderEntry};
 use crate::support::scripted_provider::ScriptedProvider;
 use crate::support::upstream::{Echo, Upstream};
@@ -69,6 +72,48 @@ fn te_2_each_client_authentication_signs_in_at_a_certified_provider() {
         let request = provider.last_token_request();
         assert_eq!(request, json!({ "authorization": scheme, "parameters": parameters }), "{method}");
     }
+}
+
+#[test]
+fn te_2_a_client_certificate_signs_in_at_a_certified_provider() {
+    let (authority, upstream) = (Authority::new(), Upstream::start());
+    let mut provider = CertifiedProvider::builder()
+        .tls(&authority.issue(&["localhost"]))
+        .client_authority(&authority)
+        .start();
+    let lines =
+        "ca_file = \"ca.pem\"\nclient_certificate = { certificate = \"client.crt\", key = \"client.key\" }";
+    let builder =
+        Gateway::in_front_of(&upstream).provider(with(provider.entry_for("tls_client_auth"), lines));
+    builder.file("ca.pem", &authority.pem());
+    let client = authority.issue(&[CLIENT_NAME]);
+    builder.file("client.crt", &client.chain);
+    builder.file("client.key", &client.key);
+    let gateway = builder.start();
+    let port = Url::parse(provider.issuer()).unwrap().port().unwrap();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let signs_in = || {
+        let mut browser = Browser::new(&gateway);
+        let tls = Some((authority.client(), "localhost".to_owned()));
+        browser.finds(&format!("https://localhost:{port}"), Place { address, tls });
+        let page = browser.sign_in(PAGE, "alice");
+        page.url.as_str() == PAGE && Echo::of(&page.response).one("x-forwarded-user") == Some("alice")
+    };
+    assert!(signs_in());
+    let shown = ["client_id", "code", "code_verifier", "grant_type", "redirect_uri"];
+    assert_eq!(provider.last_token_request(), json!({ "authorization": "", "parameters": shown }));
+    for (name, certificate, wanted) in [
+        ("another name", authority.issue(&["somebody.else.test"]), false),
+        ("another authority", Authority::new().issue(&[CLIENT_NAME]), false),
+        ("a renewed one", authority.issue(&[CLIENT_NAME]), true),
+    ] {
+        gateway.replace_file("client.crt", &certificate.chain);
+        gateway.replace_file("client.key", &certificate.key);
+        assert_eq!(signs_in(), wanted, "{name}");
+    }
+    gateway.replace_file("client.key", &authority.issue(&[CLIENT_NAME]).key);
+    assert!(signs_in(), "a key that does not fit leaves the last good pair");
+    gateway.wait_for_log(&["client_credential_unreadable", "client.crt"]);
 }
 
 #[test]

@@ -129,6 +129,16 @@ function configuration(settings, keys) {
     fetch: (url, options) => globalThis.fetch(url, { ...options, dispatcher: undefined }),
     features: {
       devInteractions: { enabled: false },
+      mTLS: settings.client_authority
+        ? {
+            enabled: true,
+            tlsClientAuth: true,
+            getCertificate: (ctx) => ctx.socket.getPeerX509Certificate(),
+            certificateAuthorized: (ctx) => ctx.socket.authorized,
+            certificateSubjectMatches: (ctx, property, expected) =>
+              property === 'tls_client_auth_san_dns' && ctx.socket.getPeerX509Certificate().checkHost(expected) === expected,
+          }
+        : { enabled: false },
       pushedAuthorizationRequests: {
         enabled: true,
         requirePushedAuthorizationRequests: settings.requires_pushed_requests ?? false,
@@ -147,6 +157,7 @@ function configuration(settings, keys) {
         },
       },
     },
+    clientAuthMethods: [...new Set(settings.clients.map((client) => client.token_endpoint_auth_method))],
     interactions: { url: (_ctx, interaction) => `${new URL(settings.issuer).pathname.replace(/\/$/, '')}/interaction/${interaction.uid}` },
     findAccount: (_ctx, id) => account(id),
     loadExistingGrant,
@@ -210,7 +221,7 @@ class CertifiedProvider {
         console.error(error);
         response.writeHead(500).end();
       });
-    this.server = tls ? https.createServer({ cert: tls.certificate, key: tls.key }, handler) : http.createServer(handler);
+    this.server = tls ? https.createServer(this.tls(), handler) : http.createServer(handler);
     this.server.on('connection', (socket) => {
       this.sockets.add(socket);
       socket.on('close', () => this.sockets.delete(socket));
@@ -218,6 +229,13 @@ class CertifiedProvider {
     await new Promise((resolve, reject) => {
       this.server.once('error', reject).listen(port, '127.0.0.1', resolve);
     });
+  }
+
+  // Clients may show a certificate, of this authority or of any other: the provider judges.
+  tls() {
+    const { tls, client_authority: ca } = this.settings;
+    const own = { cert: tls.certificate, key: tls.key };
+    return ca ? { ...own, ca, requestCert: true, rejectUnauthorized: false } : own;
   }
 
   async close() {

@@ -2,9 +2,12 @@
 
 use super::rules::one_of;
 use super::{Check, Found, all};
+use crate::config::TlsSettings;
+use crate::config::file;
 use crate::config::problem::Told;
 use crate::config::read::{Field, OneOrMore, SecretRef};
-use crate::idp::credentials::{AssertionAudience, ClientAuthMethod, ClientSettings, Held};
+use crate::idp::credentials::{AssertionAudience, CertificateFiles, ClientAuthMethod, ClientSettings, Held};
+use crate::oidc::Issuer;
 use crate::secret::Secret;
 use crate::token::sign::SigningKey;
 use crate::token::{Algorithm, private_key};
@@ -14,6 +17,8 @@ const CLIENT_AUTH: &[(&str, ClientAuthMethod)] = &[
     ("client_secret_post", ClientAuthMethod::ClientSecretPost),
     ("client_secret_jwt", ClientAuthMethod::ClientSecretJwt),
     ("private_key_jwt", ClientAuthMethod::PrivateKeyJwt),
+    ("tls_client_auth", ClientAuthMethod::TlsClientAuth),
+    ("self_signed_tls_client_auth", ClientAuthMethod::SelfSignedTlsClientAuth),
     ("none", ClientAuthMethod::None),
 ];
 
@@ -39,6 +44,8 @@ pub(super) struct Fields {
     pub(super) auth: Field<String>,
     /// `client_key_algorithm`.
     pub(super) key_algorithm: Field<String>,
+    /// `client_certificate`.
+    pub(super) certificate: Field<file::Tls>,
     /// `client_assertion_audience`.
     pub(super) audience: Field<String>,
 }
@@ -48,13 +55,18 @@ pub(super) struct Fields {
 struct Written {
     secret: bool,
     key: bool,
+    certificate: bool,
 }
 
 impl Check<'_> {
     /// Secrets, keys and method; one without the other is a mistake of the operator.
     pub(super) fn client(&mut self, fields: Fields) -> Result<ClientSettings, Told> {
-        let Fields { secret, key, auth, key_algorithm, audience } = fields;
-        let written = Written { secret: secret.is_written(), key: key.is_written() };
+        let Fields { secret, key, auth, key_algorithm, certificate, audience } = fields;
+        let written = Written {
+            secret: secret.is_written(),
+            key: key.is_written(),
+            certificate: certificate.is_written(),
+        };
         let method = auth.parse(&mut self.problems, one_of(CLIENT_AUTH));
         let method = method.check(&mut self.problems, |method| fits(method, written)).optional();
         let algorithm = self.key_algorithm(key_algorithm, written);
@@ -62,13 +74,23 @@ impl Check<'_> {
         let audience = self.audience(audience, known, written);
         let secrets = self.secrets(secret, known);
         let keys = self.client_keys(key, algorithm.unwrap_or_default());
+        let certificate = certificate.optional().and_then(|tls| tls.map(|tls| self.tls(tls)).transpose());
         Ok(ClientSettings {
+            certificate: certificate?
+                .map(|TlsSettings { certificate, key }| CertificateFiles { certificate, key }),
             method: method?,
             secrets: secrets?,
             keys: keys?,
             key_algorithm: algorithm?,
             audience: audience?,
         })
+    }
+
+    /// A certificate is shown in TLS.
+    pub(super) fn certificate_needs_https(&mut self, field: &Field<file::Tls>, issuer: Option<&Issuer>) {
+        if field.is_written() && issuer.is_some_and(|issuer| issuer.0.starts_with("http:")) {
+            self.problems.add(&field.place, "is never shown, for the issuer is plain http");
+        }
     }
 
     fn key_algorithm(&mut self, field: Field<String>, written: Written) -> Result<Option<Algorithm>, Told> {
@@ -89,6 +111,8 @@ impl Check<'_> {
             Some(
                 ClientAuthMethod::ClientSecretBasic
                 | ClientAuthMethod::ClientSecretPost
+                | ClientAuthMethod::TlsClientAuth
+                | ClientAuthMethod::SelfSignedTlsClientAuth
                 | ClientAuthMethod::None,
             ) => false,
             None => written.secret || written.key,
@@ -139,16 +163,24 @@ impl Check<'_> {
 }
 
 /// A method has what it needs, and no secret is written that nobody would use. A key beside a secret is
-/// published already: the first step from one to the other.
+/// published already: the first step from one to the other. A certificate is shown in TLS whatever the method.
 fn fits(method: ClientAuthMethod, written: Written) -> Result<ClientAuthMethod, &'static str> {
     match (method, written) {
-        (ClientAuthMethod::None | ClientAuthMethod::PrivateKeyJwt, Written { secret: true, .. }) => {
-            Err("contradicts client_secret; leave one of them out")
-        }
+        (
+            ClientAuthMethod::None
+            | ClientAuthMethod::PrivateKeyJwt
+            | ClientAuthMethod::TlsClientAuth
+            | ClientAuthMethod::SelfSignedTlsClientAuth,
+            Written { secret: true, .. },
+        ) => Err("contradicts client_secret; leave one of them out"),
         (ClientAuthMethod::None, Written { key: true, .. }) => {
             Err("contradicts client_key; leave one of them out")
         }
         (ClientAuthMethod::PrivateKeyJwt, Written { key: false, .. }) => Err("needs client_key"),
+        (
+            ClientAuthMethod::TlsClientAuth | ClientAuthMethod::SelfSignedTlsClientAuth,
+            Written { certificate: false, .. },
+        ) => Err("needs client_certificate"),
         (
             ClientAuthMethod::ClientSecretBasic
             | ClientAuthMethod::ClientSecretPost

@@ -105,6 +105,7 @@ impl Check<'_> {
             client_key,
             client_auth,
             client_key_algorithm,
+            client_certificate,
             client_assertion_audience,
             scopes,
             pushed_authorization_requests,
@@ -124,11 +125,13 @@ impl Check<'_> {
         let name = name.parse(&mut self.problems, rules::not_empty).optional();
         let issuer = self.issuer(issuer);
         let client_id = self.client_id(client_id);
+        self.certificate_needs_https(&client_certificate, issuer.as_ref().ok());
         let client = self.client(client::Fields {
             secret: client_secret,
             key: client_key,
             auth: client_auth,
             key_algorithm: client_key_algorithm,
+            certificate: client_certificate,
             audience: client_assertion_audience,
         });
         let scopes = self.scopes(scopes);

@@ -368,6 +368,21 @@ fn wrong_values_of_a_client_are_told() {
         ),
         (
             "[[provider]]",
+            "client_auth = \"tls_client_auth\"\nclient_certificate = { certificate = \"a.crt\", key = \"a.key\" }",
+            &["provider[0].client_auth: \"tls_client_auth\" contradicts client_secret"],
+        ),
+        (
+            "[[provider]]",
+            "client_certificate = { certificate = \"a.crt\", key = \"bad.key\" }",
+            &["provider[0].client_certificate.key: \"bad.key\" does not fit"],
+        ),
+        (
+            "[[provider]]",
+            "issuer = \"http://localhost:1\"\nclient_certificate = { certificate = \"a.crt\", key = \"a.key\" }",
+            &["provider[0].client_certificate: is never shown, for the issuer is plain http"],
+        ),
+        (
+            "[[provider]]",
             "client_assertion_audience = \"me\"",
             &["provider[0].client_assertion_audience: \"me\" is not one of \"issuer\", \"token_endpoint\""],
         ),
@@ -394,6 +409,11 @@ fn a_client_shows_itself_by_what_is_written() {
     for (lines, wanted) in [
         ("client_auth = \"private_key_jwt\"", "\"private_key_jwt\" needs client_key"),
         ("client_auth = \"client_secret_jwt\"", "\"client_secret_jwt\" needs client_secret"),
+        ("client_auth = \"tls_client_auth\"", "\"tls_client_auth\" needs client_certificate"),
+        (
+            "client_auth = \"self_signed_tls_client_auth\"",
+            "\"self_signed_tls_client_auth\" needs client_certificate",
+        ),
         ("client_auth = \"none\"\nclient_key = { env = \"PEM\" }", "\"none\" contradicts client_key; leave"),
     ] {
         let told = without_secret(lines).unwrap_err();

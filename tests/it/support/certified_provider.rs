@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::certificate::Certificate;
+use super::certificate::{Authority, Certificate};
 use super::gateway::{ProviderEntry, WIKI};
 use super::node::Program;
 use super::ports;
@@ -12,6 +12,9 @@ pub const AWKWARD_SECRET: &str = "a b:c+d/e%f&g=h?i@j\"k";
 
 /// A secret that is long enough to sign with.
 pub const LONG_SECRET: &str = "a secret of more than 32 bytes: +/%=&";
+
+/// The name in the certificate of the client `tls_client_auth`.
+pub const CLIENT_NAME: &str = "gateway.client.test";
 
 /// The ways in which the clients authenticate; the name is the `client_id`.
 pub const CLIENTS: &[&str] =
@@ -87,6 +90,14 @@ impl Builder {
         self
     }
 
+    /// With a client `tls_client_auth`, which shows a certificate of this authority for the name
+    /// [`CLIENT_NAME`]; together with [`Builder::tls`].
+    #[must_use]
+    pub fn client_authority(mut self, authority: &Authority) -> Self {
+        self.settings["client_authority"] = json!(authority.pem());
+        self
+    }
+
     /// With TLS.
     #[must_use]
     pub fn tls(mut self, certificate: &Certificate) -> Self {
@@ -103,10 +114,12 @@ impl Builder {
         let issuer = format!("{scheme}://localhost:{}{}", self.port, self.path);
         self.settings["issuer"] = json!(issuer);
         self.settings["port"] = json!(self.port);
-        self.settings["clients"] = CLIENTS.iter().map(|method| self.client(method)).collect();
+        let with_certificate = (!self.settings["client_authority"].is_null()).then_some("tls_client_auth");
+        let client_ids: Vec<_> = CLIENTS.iter().copied().chain(with_certificate).collect();
+        self.settings["clients"] = client_ids.iter().map(|method| self.client(method)).collect();
         let mut program = Program::start("provider.mjs");
         assert_eq!(program.ask(&self.settings)["ready"], json!(issuer));
-        CertifiedProvider { program, issuer, client_ids: CLIENTS.to_vec() }
+        CertifiedProvider { program, issuer, client_ids }
     }
 
     fn client(&self, method: &str) -> Value {
@@ -120,6 +133,9 @@ impl Builder {
         });
         if let Some(secret) = secret(method) {
             client["client_secret"] = json!(secret);
+        }
+        if method == "tls_client_auth" {
+            client["tls_client_auth_san_dns"] = json!(CLIENT_NAME);
         }
         if method == "private_key_jwt" {
             client["jwks"] = json!({ "keys": [] });
