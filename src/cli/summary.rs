@@ -72,6 +72,10 @@ fn provider_block(provider: &ProviderSettings, settings: &Settings) -> String {
     lines.extend(settings.public_urls(&provider.id, &provider.callback_path).map(indented));
     lines.push("register there as post-logout redirect URIs:".to_owned());
     lines.extend(settings.public_urls(&provider.id, "signed_out").map(indented));
+    if !provider.client.keys.is_empty() {
+        lines.push("register there as the client's JWKS URI:".to_owned());
+        lines.extend(settings.public_urls(&provider.id, "jwks").take(1).map(indented));
+    }
     block(&format!("Provider {} ({})", provider.id, provider.display_name), lines)
 }
 

@@ -233,7 +233,9 @@ fn redirect_uri(provider: &ProviderSettings, settings: &Settings) -> Option<Url>
 
 /// What can't be seen from here.
 fn register(provider: &ProviderSettings, settings: &Settings, report: &mut Report<'_>) {
+    let keys_published = usize::from(!provider.client.keys.is_empty());
     let places = [
+        ("JWKS URI of the client", "jwks", keys_published),
         ("redirect URI", &*provider.callback_path, usize::MAX),
         ("post-logout redirect URI", "signed_out", usize::MAX),
         // The call ends the sessions of every host.

@@ -123,6 +123,17 @@ fn check_says_what_to_register_at_the_provider() {
 }
 
 #[test]
+fn check_says_where_the_public_half_of_a_key_is() {
+    let key = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/keys/p256.pkcs8.pem");
+    let lines = format!("id = \"main\"\nclient_key = {{ file = \"{}\" }}", key.display());
+    let (_folder, file) = written(&GOOD.replacen("id = \"main\"", &lines, 1));
+    let told = stdout(&check(&file));
+    let uri = "register there as the client's JWKS URI:\n    https://*.example.com:8443/oauth2/jwks";
+    assert_eq!(told.matches("/oauth2/jwks").count(), 1, "for the provider with the key alone: {told}");
+    assert!(told.contains(uri), "{told}");
+}
+
+#[test]
 fn the_path_can_come_from_the_environment_and_the_argument_wins() {
     let (_folder, file) = written(GOOD);
     let run = |arguments: &[&str]| {
