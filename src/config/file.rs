@@ -86,6 +86,8 @@ section! {
         pushed_authorization_requests: bool,
         /// Extra parameters of the authorization request.
         authorization_params: Named<String>,
+        /// How the answer comes back.
+        response_mode: String,
         /// Whose addresses sign in here.
         email_domains: List<String>,
         /// Accepted signature algorithms.

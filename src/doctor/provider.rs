@@ -209,6 +209,8 @@ async fn client(
         now: clock.now(),
         step_up: StepUp::default(),
         again: false,
+        form_post: false,
+        replaces: None,
     });
     match provider.try_made_up_code(metadata, &attempt).await {
         Ok(MadeUpCode::CodeRefused) => {

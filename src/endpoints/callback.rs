@@ -1,9 +1,15 @@
-//! `GET callback` and `GET callback/PROVIDER`: the provider's answer in the browser.
+//! `GET callback` and `GET callback/PROVIDER`: the provider's answer in the browser; `POST` where the
+//! provider answers by a form (OAuth 2.0 Form Post Response Mode).
+//!
+//! A POST from the provider's page comes with the attempt's cookie alone: all others are `SameSite=Lax`. The
+//! state in that cookie is what guards it.
+
+use http::{Method, StatusCode};
 
 use super::Call;
 use crate::clock::UnixTime;
 use crate::gateway::sessions::BeginError;
-use crate::gateway::{Refusal, SetCookies, Wish, diagnosis, internal, redirect};
+use crate::gateway::{Gateway, Refusal, SetCookies, Wish, diagnosis, internal, redirect};
 use crate::identity::{Authentication, Identity};
 use crate::idp::{Provider, SignInError, SignedIn};
 use crate::oidc::TokenError;
@@ -15,9 +21,9 @@ use crate::policy::step_up::{self, Unmet};
 use crate::session::seal::seal_cookie;
 use crate::session::{Purpose, Session, SessionId};
 use crate::store::{StoreError, StoreKey};
-use crate::web::Reply;
 use crate::web::cookie::{self, Found};
 use crate::web::return_to::ReturnTo;
+use crate::web::{FORM, Reply, Request, media_type};
 
 /// A failed sign-in: the refusal for the person, the detail for the log.
 struct Failure {
@@ -28,13 +34,16 @@ struct Failure {
 /// Completes a sign-in. Order (CB-3): shape, cookie, state, path, age, issuer; then the state is spent;
 /// only then the provider is called.
 pub(super) async fn answer(call: &Call<'_>, cookies: &mut SetCookies) -> Result<Reply, Refusal> {
+    let provider = provider(call.gateway, call.request).ok_or(Refusal::NoRoute)?;
+    if call.request.method.as_str() != method(provider) {
+        return Err(Refusal::MethodNotAllowed);
+    }
     if call.request.is_prefetch() {
         // CB-4: a guess of the browser does not spend the attempt.
         return Err(Refusal::BadRequest);
     }
-    let provider = provider(call).ok_or(Refusal::NoRoute)?;
     match complete(call, provider, cookies).await {
-        Ok(reply) => Ok(reply),
+        Ok(reply) => Ok(see_other(call, reply)),
         Err(Failure { refusal, detail }) => {
             Err(call.gateway.sign_in_failed(call.request, provider, refusal, &detail))
         }
@@ -42,14 +51,43 @@ pub(super) async fn answer(call: &Call<'_>, cookies: &mut SetCookies) -> Result<
 }
 
 /// AR-7: the provider whose callback path this is.
-fn provider<'a>(call: &Call<'a>) -> Option<&'a Provider> {
-    let below = call.gateway.settings().paths.below(call.request.target.path())?;
-    let providers = &call.gateway.shared().providers;
+fn provider<'a>(gateway: &'a Gateway, request: &Request<'_>) -> Option<&'a Provider> {
+    let below = gateway.settings().paths.below(request.target.path())?;
+    let providers = &gateway.shared().providers;
     providers.iter().find(|provider| *provider.settings().callback_path == *below).map(AsRef::as_ref)
 }
 
+/// CB-1: the one method of a provider's callback.
+fn method(provider: &Provider) -> &'static str {
+    if provider.settings().form_post { "POST" } else { "GET" }
+}
+
+/// What the callback at this path takes.
+pub(super) fn methods(gateway: &Gateway, request: &Request<'_>) -> &'static str {
+    provider(gateway, request).map_or("GET, POST", method)
+}
+
+/// RFC 9110 15.4.4: behind a POST the browser goes on by GET.
+fn see_other(call: &Call<'_>, mut reply: Reply) -> Reply {
+    if *call.request.method == Method::POST && reply.status == StatusCode::FOUND {
+        reply.status = StatusCode::SEE_OTHER;
+    }
+    reply
+}
+
+/// CB-1: the answer's parameters, from the one place where this provider's are.
+fn parameters<'a>(call: &Call<'a>, provider: &Provider) -> Result<&'a str, CallbackError> {
+    if !provider.settings().form_post {
+        return Ok(call.request.target.query().unwrap_or_default());
+    }
+    if media_type(call.request.headers).as_deref() != Some(FORM) {
+        return Err(CallbackError::Malformed("the body is not a form"));
+    }
+    std::str::from_utf8(call.body).or(Err(CallbackError::Malformed("not UTF-8")))
+}
+
 async fn complete(call: &Call<'_>, provider: &Provider, cookies: &mut SetCookies) -> Result<Reply, Failure> {
-    let params = callback::parse(call.request.target.query().unwrap_or_default())?;
+    let params = callback::parse(parameters(call, provider)?)?;
     let name = call.site.cookies.login(params.state.expose());
     let Some(attempt) = find_attempt(call, &name)? else {
         let refusal = diagnosis::missing_cookie(call.request, params.state.expose());
@@ -64,7 +102,11 @@ async fn complete(call: &Call<'_>, provider: &Provider, cookies: &mut SetCookies
         Err(failure) => return Err(failure),
     }
     // From here on the attempt is spent, whatever comes of it.
-    cookies.delete(&name, call.site);
+    if provider.settings().form_post {
+        cookies.0.push(cookie::delete_for_posts(&name));
+    } else {
+        cookies.delete(&name, call.site);
+    }
     if !spend(call, &attempt).await? {
         let over = failure(Refusal::LoginReplayed, "the state was used before");
         return resume(call, &attempt.return_to, over, cookies).await;
@@ -177,7 +219,7 @@ async fn once_more(
     if unmet != Unmet::TooOld || attempt.again {
         return Err(failure(Refusal::StepUpFailed, &unmet.to_string()));
     }
-    let wish = Wish { again: true, ..Wish::page(attempt.return_to) };
+    let wish = Wish { again: true, replaces: attempt.replaces, ..Wish::page(attempt.return_to) };
     Ok(call.gateway.begin_sign_in(call.request, call.site, provider, wish, cookies).await?)
 }
 
@@ -210,8 +252,9 @@ async fn begin_session(
         sessions.end(StoreKey(id.store_key())).await?;
         return Err(failure(Refusal::LoginFailed, "the provider signed the person out meanwhile"));
     }
-    if let Ok(old) = gateway.session_id(call.site, call.request) {
-        sessions.end(StoreKey(old.store_key())).await?;
+    let shown = gateway.session_id(call.site, call.request).ok().map(|id| id.store_key());
+    if let Some(old) = shown.or(attempt.replaces) {
+        sessions.end(StoreKey(old)).await?;
     }
     Ok((id, identity.user.to_string()))
 }

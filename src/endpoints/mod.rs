@@ -51,6 +51,9 @@ const fn row(name: &'static str, methods: &'static str, max_body_bytes: usize, h
 /// A sign-out form has no fields; what a browser or an old snippet adds is read and ignored.
 const FORM: usize = 4096;
 
+/// The form that a provider answers with; its parameters have bounds of their own.
+const CALLBACK: usize = 64 * 1024;
+
 /// An address, and a return URL of 2 KiB whose every byte is escaped.
 const EMAIL: usize = 8 * 1024;
 
@@ -60,7 +63,7 @@ const LOGOUT_TOKEN: usize = 64 * 1024;
 /// THE TABLE.
 pub static TABLE: &[Endpoint] = &[
     row("start", "GET, POST", EMAIL, Handler::Start),
-    row("callback", "GET", 0, Handler::Callback),
+    row("callback", "GET, POST", CALLBACK, Handler::Callback),
     row("sign_in", "GET, HEAD", 0, Handler::SignIn),
     row("sign_out", "GET, POST", FORM, Handler::SignOut),
     row("signed_out", "GET, HEAD", 0, Handler::SignedOut),
@@ -148,7 +151,11 @@ fn refuse(endpoint: &Endpoint, gateway: &Gateway, request: &Request<'_>, refusal
     }
     let reply = gateway.render(request, refusal);
     if refusal == Refusal::MethodNotAllowed {
-        return reply.with_header(ALLOW, HeaderValue::from_static(endpoint.methods));
+        let methods = match endpoint.name {
+            "callback" => callback::methods(gateway, request),
+            _ => endpoint.methods,
+        };
+        return reply.with_header(ALLOW, HeaderValue::from_static(methods));
     }
     reply
 }

@@ -62,13 +62,15 @@ pub struct Wish {
     pub again: bool,
     /// The address that the person typed, which tells the provider who is coming.
     pub login_hint: Option<EmailAddress>,
+    /// What the store knows the session by that ends with the sign-in, where the request does not show it.
+    pub replaces: Option<[u8; 32]>,
 }
 
 impl Wish {
     /// To get to a page.
     #[must_use]
     pub const fn page(return_to: ReturnTo) -> Self {
-        Self { return_to, again: false, login_hint: None }
+        Self { return_to, again: false, login_hint: None, replaces: None }
     }
 }
 
@@ -221,12 +223,28 @@ impl Gateway {
             now: self.shared.clock.now(),
             step_up: route.map(|route| route.rule.step_up.clone()).unwrap_or_default(),
             again: wish.again,
+            form_post: settings.form_post,
+            replaces: self.replaced(request, site, settings, wish.replaces),
         });
         let url = provider.authorization_url(&metadata, url).await.map_err(|error| {
             self.sign_in_failed(request, provider, refusal_of(&error), &error.to_string())
         })?;
-        self.remember(&attempt, request, site, cookies).map_err(|error| internal(request, &*error))?;
+        self.remember(&attempt, settings.form_post, request, site, cookies)
+            .map_err(|error| internal(request, &*error))?;
         redirect(url.as_str())
+    }
+
+    /// The session that a sign-in will end whose callback does not show its cookie: a POST from another
+    /// site comes without.
+    fn replaced(
+        &self,
+        request: &Request<'_>,
+        site: &Site,
+        settings: &ProviderSettings,
+        known: Option<[u8; 32]>,
+    ) -> Option<[u8; 32]> {
+        let shown = || self.session_id(site, request).ok().map(|id| id.store_key());
+        if settings.form_post { known.or_else(shown) } else { None }
     }
 
     /// The route of a page on the host of a request.
@@ -270,6 +288,7 @@ impl Gateway {
     fn remember(
         &self,
         attempt: &LoginAttempt,
+        form_post: bool,
         request: &Request<'_>,
         site: &Site,
         cookies: &mut SetCookies,
@@ -286,7 +305,11 @@ impl Gateway {
         for surplus in self.surplus_attempts(request, site) {
             cookies.delete(&surplus, site);
         }
-        cookies.0.push(cookie::set(&name, &value, site.cookies.secure(), Some(ATTEMPT_LIFETIME)));
+        cookies.0.push(if form_post {
+            cookie::set_for_posts(&name, &value, ATTEMPT_LIFETIME)
+        } else {
+            cookie::set(&name, &value, site.cookies.secure(), Some(ATTEMPT_LIFETIME))
+        });
         Ok(())
     }
 

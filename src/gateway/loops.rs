@@ -9,6 +9,8 @@
 
 use std::time::Duration;
 
+use http::Method;
+
 use super::refusal::Loop;
 use super::{Gateway, Refusal, SetCookies};
 use crate::clock::UnixTime;
@@ -36,7 +38,12 @@ impl Gateway {
         let (name, keys) = (site.cookies.trips(), &self.shared.keys);
         // Without entropy there would be no session either.
         if let Ok(value) = seal_cookie(keys, Purpose::TripsCookie, name, &site.name, &plain) {
-            cookies.0.push(cookie::set(name, &value, site.cookies.secure(), Some(WINDOW)));
+            // The next callback is a POST of another site too, and has to show it.
+            cookies.0.push(if *request.method == Method::POST {
+                cookie::set_for_posts(name, &value, WINDOW)
+            } else {
+                cookie::set(name, &value, site.cookies.secure(), Some(WINDOW))
+            });
         }
     }
 

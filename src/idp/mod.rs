@@ -71,6 +71,9 @@ pub struct ProviderSettings {
     /// Domains of e-mail addresses whose people sign in here, as [`crate::web::email::parse_domain`] has
     /// them. Who has any is found by address and has no button.
     pub email_domains: Vec<Arc<str>>,
+    /// Whether its answer comes as a form that the browser posts (OAuth 2.0 Form Post Response Mode);
+    /// else in the query.
+    pub form_post: bool,
     /// Pinned algorithms; RS256 by default.
     pub id_token_algorithms: Vec<Algorithm>,
     /// Audiences that may stand beside the client in a token; none by default (ID-7).
@@ -614,6 +617,7 @@ mod tests {
             pushed_authorization_requests: false,
             authorization_params: Vec::new(),
             email_domains: Vec::new(),
+            form_post: false,
             id_token_algorithms: vec![Algorithm::ES256],
             trusted_audiences: Vec::new(),
             userinfo: true,
@@ -652,6 +656,7 @@ mod tests {
             started_at: NOW,
             step_up: crate::oidc::step_up::StepUp::default(),
             again: false,
+            replaces: None,
         }
     }
 

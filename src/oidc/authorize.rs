@@ -40,6 +40,10 @@ pub struct LoginAttempt {
     /// Whether it is the second try for a more recent authentication: there is no third.
     #[serde(default)]
     pub again: bool,
+    /// What the store knows the session by that the browser had, where the callback will not show its
+    /// cookie: it ends with the sign-in (CB-12).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<[u8; 32]>,
 }
 
 /// Names and values of extra parameters, in their order.
@@ -74,6 +78,10 @@ pub struct Start<'a> {
     pub step_up: StepUp,
     /// Whether it is the second try for a more recent authentication.
     pub again: bool,
+    /// Whether the answer shall come as a POST.
+    pub form_post: bool,
+    /// As in the attempt.
+    pub replaces: Option<[u8; 32]>,
 }
 
 /// Builds the authorization URL (`response_type=code`, PKCE S256, state, nonce) and the attempt.
@@ -85,6 +93,9 @@ pub fn begin(start: Start<'_>) -> (Url, LoginAttempt) {
     let mut url = start.metadata.authorization_endpoint.clone();
     for (name, value) in own_parameters(&start) {
         url.query_pairs_mut().append_pair(name, &value);
+    }
+    if start.form_post {
+        url.query_pairs_mut().append_pair("response_mode", "form_post");
     }
     for (name, value) in step_up_parameters(&start) {
         append_new(&mut url, name, &value);
@@ -136,6 +147,7 @@ fn attempt(start: Start<'_>) -> LoginAttempt {
         started_at: start.now,
         step_up: start.step_up,
         again: start.again,
+        replaces: start.replaces,
     }
 }
 
@@ -183,6 +195,8 @@ mod tests {
             now: UnixTime::from_secs(100),
             step_up: step_up.clone(),
             again: !step_up.is_empty(),
+            form_post: !step_up.is_empty(),
+            replaces: None,
         })
     }
 
@@ -242,7 +256,9 @@ mod tests {
         let asked = StepUp { acr: vec!["phr".into()], max_age: Some(std::time::Duration::from_mins(5)) };
         let extra = [("acr_values".into(), "pwd".into()), ("prompt".into(), "none".into())];
         let (url, attempt) = begun_with("https://op.test/auth", &extra, &asked);
-        for (name, wanted) in [("acr_values", "phr"), ("max_age", "300"), ("prompt", "login")] {
+        for (name, wanted) in
+            [("acr_values", "phr"), ("max_age", "300"), ("prompt", "login"), ("response_mode", "form_post")]
+        {
             let found: Vec<_> = url.query_pairs().filter(|(key, _)| key == name).collect();
             assert_eq!(found.len(), 1, "{name}");
             assert_eq!(found[0].1, wanted, "{name}");

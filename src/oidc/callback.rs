@@ -208,6 +208,7 @@ mod tests {
             started_at: START,
             step_up: crate::oidc::step_up::StepUp::default(),
             again: false,
+            replaces: None,
         }
     }
 

@@ -88,6 +88,26 @@ pub fn delete(name: &str, secure: bool) -> HeaderValue {
     field(&cookie)
 }
 
+/// As [`set`], for a cookie that has to come along when another site posts a form here:
+/// `SameSite=None; Secure` (SC-2).
+#[must_use]
+pub fn set_for_posts(name: &str, value: &str, max_age: Duration) -> HeaderValue {
+    let mut cookie = ours(name, value, true);
+    cookie.set_same_site(SameSite::None);
+    cookie.set_max_age(time::Duration::try_from(max_age).unwrap_or(time::Duration::MAX));
+    field(&cookie)
+}
+
+/// A `Set-Cookie` field that deletes what [`set_for_posts`] set.
+#[must_use]
+pub fn delete_for_posts(name: &str) -> HeaderValue {
+    let mut cookie = ours(name, "", true);
+    cookie.set_same_site(SameSite::None);
+    cookie.set_max_age(time::Duration::ZERO);
+    cookie.set_expires(Expiration::from(time::OffsetDateTime::UNIX_EPOCH));
+    field(&cookie)
+}
+
 /// The pieces of all `Cookie` fields, trimmed, without empty ones.
 fn crumbs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let fields = headers.get_all(COOKIE).into_iter();
@@ -284,6 +304,17 @@ mod tests {
             assert_eq!(field.to_str().unwrap(), expected, "{row}");
             assert!(field.is_sensitive(), "{row}");
         }
+    }
+
+    #[test]
+    fn a_cookie_for_a_form_of_another_site_comes_along_over_https_only() {
+        let field = set_for_posts("__Host-p", "AZ-_09", Duration::from_mins(1));
+        let wanted = "__Host-p=AZ-_09; HttpOnly; SameSite=None; Secure; Path=/; Max-Age=60";
+        assert_eq!(field.to_str().unwrap(), wanted);
+        let deleted = delete_for_posts("__Host-p");
+        let wanted = "__Host-p=; HttpOnly; SameSite=None; Secure; Path=/; Max-Age=0; ";
+        assert!(deleted.to_str().unwrap().starts_with(wanted), "{deleted:?}");
+        assert!(field.is_sensitive() && deleted.is_sensitive());
     }
 
     #[test]

@@ -95,6 +95,16 @@ impl Drop for KilledAtTheEnd {
 
 #[test]
 fn two_tabs_sign_in_over_https_at_a_certified_provider_and_out_of_both() {
+    two_tabs_sign_in_and_out("", "GET");
+}
+
+/// The browser decides which cookies a POST of the provider's page brings.
+#[test]
+fn two_tabs_sign_in_by_form_post_and_out_of_both() {
+    two_tabs_sign_in_and_out("response_mode = \"form_post\"\n", "POST");
+}
+
+fn two_tabs_sign_in_and_out(provider_lines: &str, method: &str) {
     let authority = Authority::new();
     let upstream = Upstream::start();
     let builder = Gateway::empty().tls(&[HOST]);
@@ -103,8 +113,8 @@ fn two_tabs_sign_in_over_https_at_a_certified_provider_and_out_of_both() {
         CertifiedProvider::builder().tls(&authority.issue(&["localhost"])).host(&origin).start();
     let ca_file = builder.file("provider-ca.pem", &authority.pem());
     let mut entry = provider.entry();
-    entry.more = format!("{}ca_file = \"{}\"\n", entry.more, ca_file.display());
-    let _gateway = builder
+    entry.more = format!("{}{provider_lines}ca_file = \"{}\"\n", entry.more, ca_file.display());
+    let gateway = builder
         .route(&format!("host = \"{HOST}\"\nupstream = \"{}\"", upstream.url()))
         .config(&format!("[[host]]\nname = \"{HOST}\"\npublic_url = \"{origin}\""))
         .provider(entry)
@@ -129,6 +139,7 @@ fn two_tabs_sign_in_over_https_at_a_certified_provider_and_out_of_both() {
     assert!(seen["signedOut"].as_str().is_some_and(|heading| !heading.is_empty()));
     assert_eq!(seen["after"], "Certified provider: sign in", "the other tab is signed out as well");
     assert!(cookie(&seen["left"], "__Host-portcullis").is_none());
+    gateway.wait_for_log(&["/oauth2/callback", &format!("\"method\":\"{method}\"")]);
     assert_eq!(provider.calls("token"), 2);
 }
 

@@ -19,6 +19,7 @@ mod config;
 mod conformance;
 mod docs;
 mod doctor;
+mod form_post;
 mod frontchannel_logout;
 mod harness;
 mod headers;

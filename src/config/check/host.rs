@@ -13,13 +13,22 @@ use crate::route::{HostPattern, HostSettings, Route};
 /// The label that stands for the request's name in the public URL of a wildcard.
 const PLACEHOLDER: &str = "wildcard";
 
+/// The ids of providers.
+#[derive(Clone, Copy)]
+pub(super) struct Ids<'a> {
+    /// Of all of them.
+    pub(super) all: &'a [String],
+    /// Of those that answer by form_post.
+    pub(super) posting: &'a [String],
+}
+
 impl Check<'_> {
     /// The written hosts, and one at `https://NAME` for each other host of a route.
     pub(super) fn hosts(
         &mut self,
         field: Field<List<file::Host>>,
         routes: Option<&Checked>,
-        providers: &[String],
+        providers: Ids<'_>,
     ) -> Result<Vec<HostSettings>, Told> {
         let list = field.or(Vec::new())?;
         let mut names = Vec::new();
@@ -46,17 +55,18 @@ impl Check<'_> {
         &mut self,
         host: file::Host,
         routes: Option<&Checked>,
-        providers: &[String],
+        providers: Ids<'_>,
         names: &mut Vec<HostPattern>,
     ) -> Result<HostSettings, Told> {
         let file::Host { name, public_url, provider, danger_insecure_http } = host;
         let (name_place, danger_place) = (name.place.clone(), danger_insecure_http.place.clone());
+        let url_place = public_url.place.clone();
         let pattern = name
             .parse(&mut self.problems, pattern)
             .check(&mut self.problems, |pattern| rules::once(pattern, names, "has a [[host]] already"))
             .required(&mut self.problems, "a host name, or \"*.\" and a host name")?;
         let danger = danger_insecure_http.or(false)?;
-        let provider = self.host_provider(provider, &pattern, routes, providers);
+        let provider = self.host_provider(provider, &pattern, routes, providers.all);
         let written =
             public_url.parse(&mut self.problems, |text| public(text, &pattern, danger)).optional()?;
         let Some(public_url) = written.or_else(|| default_url(&pattern)) else {
@@ -65,9 +75,18 @@ impl Check<'_> {
         if danger && public_url.scheme() == "https" {
             return Err(self.problems.add(&danger_place, "has no effect: the public URL is https"));
         }
+        let provider = provider?;
+        let takes = |id: &&String| provider.as_ref().is_none_or(|only| *only.0 == ***id);
+        if let Some(id) = providers.posting.iter().find(takes).filter(|_| public_url.scheme() == "http") {
+            let message = format!(
+                "is plain http, where the provider {id:?} can't answer by form_post: the cookie that guards the \
+                 answer needs https"
+            );
+            return Err(self.problems.add(&url_place, message));
+        }
         self.warn_if_unused(&pattern, routes);
         self.warn_of_http(&pattern, &public_url);
-        Ok(HostSettings { pattern, public_url, provider: provider? })
+        Ok(HostSettings { pattern, public_url, provider })
     }
 
     /// A route below the host that names another provider could never be passed.

@@ -22,6 +22,7 @@ use crate::route::{HostTable, RouteTable};
 use crate::secret::{self, Secret};
 use crate::session::{Key, KeyRing, Limits};
 use crate::telemetry::logging::{Format, Level, LogSettings};
+use host::Ids;
 use rules::{between, one_of};
 
 /// Where the admin listener is if nothing is written.
@@ -125,10 +126,11 @@ impl Check<'_> {
         let prefix = self.endpoint_prefix(endpoint_prefix);
         let listeners = self.listeners(listener);
         let provider_ids = provider::ids(&provider);
+        let posting = provider::posting_ids(&provider);
         self.providers_where_needed(&provider, &route);
         let providers = self.providers(provider);
         let routes = self.routes(route, prefix.as_deref().ok(), &provider_ids);
-        let hosts = self.hosts(host, routes.as_ref().ok(), &provider_ids);
+        let hosts = self.hosts(host, routes.as_ref().ok(), Ids { all: &provider_ids, posting: &posting });
         let session = self.session(session);
         let claim_paths = self.identity(identity);
         let headers = self.headers(headers);

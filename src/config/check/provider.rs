@@ -16,6 +16,9 @@ use crate::web::email::parse_domain;
 
 const SCOPES: &[&str] = &["openid", "profile", "email"];
 
+/// Whether the answer comes by form_post.
+const RESPONSE_MODE: &[(&str, bool)] = &[("query", false), ("form_post", true)];
+
 /// The signature algorithms that there are.
 pub(super) const ALGORITHMS: &[(&str, Algorithm)] = &[
     ("RS256", Algorithm::RS256),
@@ -49,8 +52,18 @@ const OWN_PARAMS: &[&str] = &[
 
 /// The ids as they are written, right or wrong: what a route may name.
 pub(super) fn ids(providers: &Field<List<file::Provider>>) -> Vec<String> {
-    let providers = providers.peek().into_iter().flatten();
-    providers.filter_map(|provider| provider.peek()?.id.peek().cloned()).collect()
+    written(providers).filter_map(|provider| provider.id.peek().cloned()).collect()
+}
+
+/// The ids of those that answer by form_post.
+pub(super) fn posting_ids(providers: &Field<List<file::Provider>>) -> Vec<String> {
+    let posts =
+        |provider: &&file::Provider| provider.response_mode.peek().is_some_and(|mode| mode == "form_post");
+    written(providers).filter(posts).filter_map(|provider| provider.id.peek().cloned()).collect()
+}
+
+fn written(providers: &Field<List<file::Provider>>) -> impl Iterator<Item = &file::Provider> {
+    providers.peek().into_iter().flatten().filter_map(Field::peek)
 }
 
 impl Check<'_> {
@@ -110,6 +123,7 @@ impl Check<'_> {
             scopes,
             pushed_authorization_requests,
             authorization_params,
+            response_mode,
             email_domains,
             id_token_algorithms,
             trusted_audiences,
@@ -136,6 +150,7 @@ impl Check<'_> {
         });
         let scopes = self.scopes(scopes);
         let params = self.authorization_params(authorization_params);
+        let form_post = response_mode.parse(&mut self.problems, one_of(RESPONSE_MODE)).or(false);
         let email_domains = self.email_domains(email_domains, domains);
         let algorithms = self.algorithms(id_token_algorithms);
         let trusted_audiences = self.trusted_audiences(trusted_audiences);
@@ -162,6 +177,7 @@ impl Check<'_> {
             pushed_authorization_requests: pushed_authorization_requests.or(false)?,
             authorization_params: params?,
             email_domains: email_domains?,
+            form_post: form_post?,
             id_token_algorithms: algorithms?,
             trusted_audiences: trusted_audiences?,
             userinfo: userinfo.or(true)?,

@@ -263,6 +263,11 @@ fn wrong_values_of_a_provider_are_told() {
             "authorization_params = { max_age = \"60\" }",
             &["provider[0].authorization_params.max_age: would not be checked"],
         ),
+        (
+            "[[provider]]",
+            "response_mode = \"fragment\"",
+            &["provider[0].response_mode: \"fragment\" is not one of \"query\", \"form_post\""],
+        ),
         ("[[provider]]", "id_token_algorithms = []", &["provider[0].id_token_algorithms: is empty"]),
         (
             "[[provider]]",
@@ -815,6 +820,26 @@ fn a_host_has_the_provider_that_its_routes_name() {
     assert_eq!(wrong[0].to_string(), wanted);
     let urls = |id: &str| good.public_urls(&crate::oidc::ProviderId(id.into()), "callback").count();
     assert_eq!((urls("second"), urls("main")), (1, 0), "nothing is registered where it is of no use");
+}
+
+#[test]
+fn no_answer_by_form_post_comes_to_a_host_without_secure_cookies() {
+    let file = |host: &str, only: &str| {
+        let text = with("[[provider]]", "response_mode = \"form_post\"");
+        let second = "[[provider]]\nid = \"second\"\nissuer = \"https://b\"\nclient_id = \"c\"";
+        let text = text.replace("name = \"wiki.example.com\"", &format!("name = \"{host}\"\n{only}"));
+        let text = text.replace("host = \"wiki.example.com\"", &format!("host = \"{host}\""));
+        checked(&format!("{text}\n{second}"))
+    };
+    let http = "public_url = \"http://wiki.localhost:8080\"";
+    let wrong = file("wiki.localhost", http).unwrap_err();
+    assert_eq!(wrong.len(), 1);
+    let wanted = "host[0].public_url: is plain http, where the provider \"main\" can't answer by form_post";
+    assert!(wrong[0].to_string().starts_with(wanted), "{wrong:?}");
+    assert!(file("wiki.localhost", &format!("{http}\nprovider = \"main\"")).is_err());
+    let other = file("wiki.localhost", &format!("{http}\nprovider = \"second\"")).unwrap();
+    assert_eq!(other.providers.iter().map(|provider| provider.form_post).collect::<Vec<_>>(), [true, false]);
+    assert!(file("wiki.example.com", "").is_ok());
 }
 
 #[test]

@@ -484,6 +484,9 @@ impl State {
             parameters.push(("session_state".to_owned(), "a.b c".to_owned()));
         }
         alter(&mut self.script.callback, &mut parameters);
+        if parameter(&request, "response_mode").as_deref() == Some("form_post") {
+            return form(&redirect_uri, &parameters);
+        }
         let mut url = Url::parse(&redirect_uri).unwrap();
         url.query_pairs_mut().extend_pairs(parameters);
         redirect(url.as_str())
@@ -697,6 +700,19 @@ fn end_session(exchange: &Exchange) -> Answer {
 fn json_answer(status: u16, body: &Value) -> Answer {
     let fields = vec![("Content-Type".into(), "application/json".into())];
     Answer { status, fields, body: body.to_string().into_bytes(), pace: Pace::Whole }
+}
+
+/// A page with a form that a browser would send by itself.
+fn form(action: &str, parameters: &[(String, String)]) -> Answer {
+    let escape = |text: &str| text.replace('&', "&amp;").replace('"', "&quot;");
+    let mut page = format!("<!doctype html><form method=\"post\" action=\"{}\">", escape(action));
+    for (name, value) in parameters {
+        let (name, value) = (escape(name), escape(value));
+        write!(page, "<input type=\"hidden\" name=\"{name}\" value=\"{value}\">").unwrap();
+    }
+    page.push_str("</form>");
+    let fields = vec![("Content-Type".into(), "text/html".into())];
+    Answer { status: 200, fields, body: page.into_bytes(), pace: Pace::Whole }
 }
 
 fn redirect(url: &str) -> Answer {
