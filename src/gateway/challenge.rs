@@ -162,22 +162,34 @@ impl Gateway {
     pub(crate) fn unauthorized(&self, request: &Request<'_>, site: &Site, need: Need) -> Reply {
         let row = need.refusal().row();
         let mut body = refusal::json(&row, &request.id.to_string());
-        body["sign_in_url"] = self.settings.paths.of("start").into();
+        let route = self.settings.routes.find(request.host, request.target);
+        let asked = route.map(|route| &route.rule.step_up).filter(|asked| !asked.is_empty());
+        body["sign_in_url"] = self.sign_in_url(request, asked.is_some()).into();
         let mut challenge = format!(
             "Cookie realm=\"{}\", form-action=\"{}\", cookie-name={}",
             site.name,
             self.settings.paths.of("sign_in"),
             site.cookies.session()
         );
-        let route = self.settings.routes.find(request.host, request.target);
-        if let (Need::StepUp, Some(route)) = (need, route) {
-            challenge = format!("{challenge}, {}", route.rule.step_up.challenge());
+        if let (Need::StepUp, Some(asked)) = (need, asked) {
+            challenge = format!("{challenge}, {}", asked.challenge());
         }
         let reply = Reply::json(StatusCode::UNAUTHORIZED, &body);
         match HeaderValue::try_from(challenge) {
             Ok(value) => reply.with_header(WWW_AUTHENTICATE, value),
             Err(_) => reply,
         }
+    }
+
+    /// Where a script may send the person. What a route asks for, it asks for its own pages: then the way
+    /// back is named.
+    fn sign_in_url(&self, request: &Request<'_>, is_asking: bool) -> String {
+        let start = self.settings.paths.of("start");
+        if !is_asking {
+            return start;
+        }
+        let path: String = byte_serialize(request.target.path().as_bytes()).collect();
+        format!("{start}?rd={path}")
     }
 
     /// Where somebody goes after sign-in who asked for `wanted`: a path on this host, else its root.

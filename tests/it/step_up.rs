@@ -181,6 +181,12 @@ fn who_cannot_follow_a_redirect_gets_the_challenge_of_rfc_9470() {
             assert_eq!(refused.head.all("set-cookie"), Vec::<&str>::new(), "{method} {path}");
         }
     }
+    let refused = browser.fetch("https://wiki.test/step/api?x", Request::get("/step/api?x"));
+    assert_eq!(refused.json()["sign_in_url"], json!("/oauth2/start?rd=%2Fstep%2Fapi"));
+    let page = browser.clone().open("https://wiki.test/oauth2/start?rd=%2Fstep%2Fapi");
+    assert_eq!(asked(&page, "acr_values"), [Some("urn:mfa phr".to_owned())], "that is the way to it");
+    let nobody = stage.gateway.request(&Request::get("/page").with("Accept", "application/json"));
+    assert_eq!(nobody.json()["sign_in_url"], json!("/oauth2/start"));
     let nobody = stage.gateway.request(&Request::get("/step/api").with("Accept", "application/json"));
     let challenge = nobody.field("www-authenticate").expect("a challenge");
     assert_eq!(nobody.json()["error"], json!("sign_in_required"));
