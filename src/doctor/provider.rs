@@ -56,6 +56,7 @@ async fn ask(provider: &Provider, settings: &Settings, clock: &Clock, report: &m
     };
     report.ok(format!("{} is of this very issuer", provider.discovery_url()));
     offers(provider.settings(), &members, &metadata, report);
+    contexts(provider.settings(), settings, &members, report);
     match provider.key_set(&metadata).await {
         Ok(keys) => key_set(provider.settings(), &keys, report),
         Err(error) => report.fail(error.reason, "without its keys no ID token can be verified"),
@@ -136,10 +137,29 @@ fn offers(settings: &ProviderSettings, members: &Claims, metadata: &Metadata, re
             );
         }
     }
+    let modes = listed("response_modes_supported");
+    if settings.form_post && modes.is_some_and(|modes| !modes.contains(&"form_post")) {
+        report.warn("does not list the response mode form_post", "leave `response_mode` out");
+    }
     if settings.userinfo && metadata.userinfo_endpoint.is_none() {
         report.note("has no userinfo endpoint: all there is to know of people has to be in the ID token");
     }
     logout(members, metadata, report);
+}
+
+/// The authentication contexts that routes ask of this provider, against what it lists.
+fn contexts(provider: &ProviderSettings, settings: &Settings, members: &Claims, report: &mut Report<'_>) {
+    let Some(listed) = members.strings("acr_values_supported").ok().flatten() else { return };
+    for route in settings.gateway.routes.iter() {
+        let asked = &route.rule.step_up.acr;
+        let is_other = route.provider.as_ref().is_some_and(|only| *only != provider.id);
+        if !is_other && !asked.is_empty() && !asked.iter().any(|acr| listed.contains(&&**acr)) {
+            report.warn(
+                format!("lists no acr of {}, of which the route {} needs one", asked.join(", "), route.name),
+                "set the route's `require.acr` to what the provider can bring",
+            );
+        }
+    }
 }
 
 fn algorithms(settings: &ProviderSettings, listed: Option<Vec<&str>>, report: &mut Report<'_>) {

@@ -166,6 +166,28 @@ fn each_broken_link_of_a_provider_is_named_with_what_to_change() {
 }
 
 #[test]
+fn what_is_asked_of_a_provider_that_does_not_list_it_is_warned_of() {
+    let (provider, upstream) = (ScriptedProvider::start(), Upstream::start());
+    let mut entry = provider.entry();
+    entry.more.push_str("response_mode = \"form_post\"\n");
+    let gateway = Gateway::in_front_of(&upstream)
+        .path("/step/", &upstream, "require = { acr = [\"urn:mfa\", \"phr\"] }")
+        .provider(entry)
+        .prepare();
+    let warned = |acr: &'static str, mode: &'static str| {
+        provider.alter_discovery(move |document| {
+            document["acr_values_supported"] = json!(["pwd", acr]);
+            document["response_modes_supported"] = json!(["query", mode]);
+        });
+        let report = examine(&gateway);
+        ["lists no acr of urn:mfa, phr", "does not list the response mode"]
+            .map(|text| report.text.contains(text))
+    };
+    assert_eq!(warned("x", "fragment"), [true, true]);
+    assert_eq!(warned("phr", "form_post"), [false, false]);
+}
+
+#[test]
 fn what_is_down_is_told_and_the_rest_is_examined_all_the_same() {
     let mut provider = ScriptedProvider::start();
     provider.stop();
