@@ -32,8 +32,10 @@ use super::tls::Acceptor;
 use super::transport::{Socket, Transport, Wire};
 use crate::config::ServerSettings;
 use crate::gateway::Refusal;
+use crate::session::cookie::attempts_in;
 use crate::telemetry::Events;
 use crate::web::client_addr::forwarded_for;
+use crate::web::cookie;
 
 /// How long the listener rests after the system refused it a socket: without that it would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -239,7 +241,9 @@ impl Door {
         match answered {
             // Where the two framings differ, the connection has no next request.
             Ok(true) if wire.is_between_requests() && !self.drain.is_closing() => return Some(wire),
-            Err(Cut::NoAnswer) => write_and_close(*wire, Answer::SLOW_UPSTREAM.text(&id).as_bytes()).await,
+            Err(Cut::NoAnswer) => {
+                write_and_close(*wire, Answer::SLOW_UPSTREAM.text(&id, "").as_bytes()).await;
+            }
             Ok(_) | Err(Cut::SessionEnded | Cut::Silent) => {
                 let may_still_send = !wire.is_between_requests() || !wire.ahead().is_empty();
                 close(*wire, may_still_send && !life.is_tunnel()).await;
@@ -248,14 +252,20 @@ impl Door {
         None
     }
 
-    async fn refuse(&self, wire: Wire, error: HeadError, client: &Arc<Client>, life: &Arc<Life>) {
+    async fn refuse(&self, mut wire: Wire, error: HeadError, client: &Arc<Client>, life: &Arc<Life>) {
         let mut record = Record::new(&self.events, Arc::clone(client), Arc::clone(life), "");
         let answer = Answer::of(error);
         record.refusal = Some(answer.refusal);
         record.status = answer.status;
         record.tell("", "");
         tracing::debug!(event = "request_head_refused", request_id = %record.id, reason = %error);
-        write_and_close(wire, answer.text(&record.id).as_bytes()).await;
+        let deletions = match error {
+            HeadError::TooLarge => deletions(wire.ahead()),
+            HeadError::Malformed(_) | HeadError::Method | HeadError::TargetTooLong | HeadError::TooSlow => {
+                String::new()
+            }
+        };
+        write_and_close(wire, answer.text(&record.id, &deletions).as_bytes()).await;
     }
 
     /// `OPTIONS *` asks the server itself, and never an upstream (PP-2).
@@ -312,6 +322,12 @@ async fn read_first(wire: &mut Wire, impatience: Pin<&mut impl Future<Output = (
     }
 }
 
+/// What a browser may drop for its next head to be smaller: the sign-ins under way.
+fn deletions(head: &[u8]) -> String {
+    let fields = attempts_in(head).into_iter().map(|(name, secure)| cookie::delete(name, secure));
+    fields.filter_map(|field| Some(format!("Set-Cookie: {}\r\n", field.to_str().ok()?))).collect()
+}
+
 /// The answer to a head that was not understood: there is no request that a page could be made for.
 struct Answer {
     status: u16,
@@ -334,14 +350,15 @@ impl Answer {
         Self { status, reason, refusal }
     }
 
-    fn text(&self, id: &crate::web::RequestId) -> String {
+    /// The answer, with more fields, each ended.
+    fn text(&self, id: &crate::web::RequestId, more: &str) -> String {
         let Self { status, reason, refusal } = self;
         let body = format!("{status} {reason}\ncode: {}\nrequest id: {id}\n", refusal.code());
         let allow = if *status == 405 { format!("Allow: {}\r\n", METHODS.join(", ")) } else { String::new() };
         format!(
             "HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain; charset=utf-8\r\n\
              Content-Length: {}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
-             {allow}Connection: close\r\n\r\n{body}",
+             {allow}{more}Connection: close\r\n\r\n{body}",
             body.len()
         )
     }

@@ -1,5 +1,7 @@
 //! The names of the gateway's cookies, and which of a request's cookies are its own.
 
+use std::collections::BTreeSet;
+
 use sha2::{Digest as _, Sha256};
 
 /// The cookie names of one host. Where cookies can be `Secure` the names start with `__Host-`; on a
@@ -61,6 +63,24 @@ impl CookieNames {
     }
 }
 
+/// The cookies of login attempts in a head that is too large to be read: their names, and whether they are
+/// `Secure`; at most so many as a browser can hold of both kinds. Nothing else of ours is of any size.
+#[must_use]
+pub fn attempts_in(head: &[u8]) -> BTreeSet<(&str, bool)> {
+    let kinds = [CookieNames::new(true), CookieNames::new(false)];
+    let is_in_a_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let words = head.split(|byte| !is_in_a_name(byte)).filter_map(|word| std::str::from_utf8(word).ok());
+    let attempts = words.filter_map(|word| {
+        let kind = kinds.iter().find(|kind| word.strip_prefix(kind.login_prefix()).is_some_and(is_digest))?;
+        Some((word, kind.secure()))
+    });
+    attempts.take(2 * MAX_LOGIN_ATTEMPTS).collect()
+}
+
+fn is_digest(text: &str) -> bool {
+    text.len() == 16 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 fn hex_digit(value: u8) -> char {
     char::from_digit(u32::from(value), 16).unwrap_or_default()
 }
@@ -119,6 +139,20 @@ mod tests {
                 assert!(is_ours(name.as_bytes()), "{name}");
             }
         }
+    }
+
+    #[test]
+    fn attempts_are_found_in_whatever_a_client_sends() {
+        let names = [CookieNames::new(true).login("a"), CookieNames::new(false).login("b")];
+        let [secure, plain] = names.each_ref().map(String::as_str);
+        let head = format!(
+            "GET / HTTP/1.1\r\nCookie: x=1; {secure}=v; {plain}=w; {secure}=v;portcullis-login-0123=x; \
+             x{plain}=1; {plain}x=1; __Host-portcullis=s; portcullis-login-0123456789ABCDEF=x; \u{e9}={secure}\r\n"
+        );
+        let found: Vec<_> = attempts_in(head.as_bytes()).into_iter().collect();
+        assert_eq!(found, [(secure, true), (plain, false)]);
+        let many: Vec<String> = (0..1000).map(|n| CookieNames::new(true).login(&n.to_string())).collect();
+        assert_eq!(attempts_in(many.join("=v; ").as_bytes()).len(), 2 * MAX_LOGIN_ATTEMPTS);
     }
 
     #[test]

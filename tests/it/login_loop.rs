@@ -7,6 +7,7 @@ use url::Url;
 
 use crate::support::browser::{Browser, Page};
 use crate::support::client::{Request, Response};
+use crate::support::cookie_jar::Cookie;
 use crate::support::gateway::{Gateway, WIKI};
 use crate::support::scripted_provider::{Call, ScriptedProvider};
 use crate::support::upstream::Upstream;
@@ -295,4 +296,27 @@ fn lc_081_a_callback_that_comes_ten_times_at_once_is_one_token_request_and_one_s
         assert_refused(answer, 400, "login_replayed", "the same callback");
     }
     assert_eq!(provider.calls(Call::Token), 1);
+}
+
+#[test]
+fn sc_152_sign_ins_under_way_that_make_a_head_too_large_are_given_up() {
+    let (upstream, _provider, gateway) = scripted();
+    let mut browser = Browser::new(&gateway);
+    browser.open(PAGE);
+    let long = "x".repeat(1700);
+    for tab in 0..5 {
+        browser.open_once(&format!("https://wiki.test/oauth2/start?rd=/{tab}{long}"));
+    }
+    let name = "application".to_owned();
+    let of_the_application = Cookie { name, value: "x".repeat(24_000), ..browser.jar.of(WIKI)[0].clone() };
+    browser.jar.put(of_the_application);
+    let (hits, cookies) = (upstream.hits(), browser.jar.of(WIKI).len());
+
+    let refused = browser.open_once(PAGE);
+    assert_eq!((refused.status, upstream.hits()), (431, hits));
+    let left: Vec<&str> = browser.jar.of(WIKI).iter().map(|cookie| cookie.name.as_str()).collect();
+    assert!(left.iter().all(|name| !name.contains("-login-")), "{left:?}");
+    assert_eq!(left.len(), cookies - 5, "and nothing else: {left:?}");
+    assert_eq!(browser.jar.rejected, Vec::<String>::new());
+    assert_eq!(browser.open_once(PAGE).status, 200, "still signed in");
 }
