@@ -57,7 +57,10 @@ pub enum LoadError {
     /// Something else than a secret.
     #[error("can't be read: it is larger than {MAX_FILE_BYTES} bytes")]
     TooLarge,
-    /// Nothing, or white space.
+    /// A pipe, a socket, a device.
+    #[error("is no regular file and can't be read again")]
+    Special,
+    /// Nothing.
     #[error("is empty")]
     Empty,
     /// More than one line.
@@ -76,6 +79,14 @@ pub fn load(path: &Path) -> Result<Secret<String>, LoadError> {
         return Err(LoadError::TooLarge);
     }
     Ok(text)
+}
+
+/// The text of a file that is read anew from time to time. Opening a pipe would wait for somebody to write.
+///
+/// # Errors
+/// [`LoadError`].
+pub fn load_again(path: &Path) -> Result<Secret<String>, LoadError> {
+    if std::fs::metadata(path)?.is_file() { load(path) } else { Err(LoadError::Special) }
 }
 
 /// A secret of one line, without the one newline that editors and `echo` put at its end.

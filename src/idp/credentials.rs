@@ -228,7 +228,7 @@ impl Credentials {
     /// Blocks on the disk, and not with the lock.
     fn read(&self) {
         let (secrets, keys) = self.state().files();
-        let load = |file: &Option<PathBuf>| file.as_deref().map(secret::load);
+        let load = |file: &Option<PathBuf>| file.as_deref().map(secret::load_again);
         let (secrets, keys): (Vec<_>, Vec<_>) =
             (secrets.iter().map(load).collect(), keys.iter().map(load).collect());
         let pair = self.certificate.as_ref().map(load_pair);
@@ -308,7 +308,7 @@ fn certified(files: &CertificateFiles, transport: &Transport) -> Result<Held<Tra
 
 /// The chain and its key in one text.
 fn load_pair(files: &CertificateFiles) -> Result<Secret<String>, LoadError> {
-    let (chain, key) = (secret::load(&files.certificate)?, secret::load(&files.key)?);
+    let (chain, key) = (secret::load_again(&files.certificate)?, secret::load_again(&files.key)?);
     Ok(Secret::new(format!("{}\n{}", chain.expose(), key.expose())))
 }
 
@@ -446,6 +446,16 @@ mod tests {
         std::fs::write(&file, "hunter2").unwrap();
         assert_eq!(read(&credentials), ["client_credential_changed"]);
         assert_eq!(shown(&credentials), ["hunter2"]);
+    }
+
+    #[test]
+    fn a_pipe_is_read_at_the_start_only_and_holds_nothing_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("secret");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let credentials = secrets(&[("hunter1", &pipe)]);
+        assert_eq!(read(&credentials), ["client_credential_unreadable"]);
+        assert_eq!(shown(&credentials), ["hunter1"]);
     }
 
     #[test]
