@@ -188,7 +188,7 @@ fn lo_173_a_return_without_the_right_state_is_a_page_and_nothing_else() {
 fn lo_174_a_provider_that_does_not_answer_holds_no_sign_out_up() {
     let mut scene = Scene::new(ScriptedProvider::start());
     let rows: [(&str, ChangeAnswer); 3] = [
-        ("revocation hangs", |answer| answer.pace = Pace::Trickle(Duration::from_secs(3))),
+        ("revocation hangs", |answer| answer.pace = Pace::Trickle(Duration::from_secs(20))),
         ("revocation fails", |answer| answer.status = 500),
         ("revocation is cut", |answer| answer.pace = Pace::CutAfter(1)),
     ];
@@ -197,7 +197,8 @@ fn lo_174_a_provider_that_does_not_answer_holds_no_sign_out_up() {
         scene.provider.alter_answer(Call::Revocation, change);
         let started = Instant::now();
         assert_eq!(browser.post(SIGN_OUT, PAGE).status, 302, "{name}");
-        assert!(started.elapsed() < Duration::from_secs(3), "{name}: {:?}", started.elapsed());
+        // Whoever waited would wait ten seconds: as long as a call to the provider may take.
+        assert!(started.elapsed() < Duration::from_secs(8), "{name}: {:?}", started.elapsed());
         assert!(!is_signed_in(&browser), "{name}");
         scene.provider.behave();
     }
@@ -205,7 +206,7 @@ fn lo_174_a_provider_that_does_not_answer_holds_no_sign_out_up() {
     let thief = browser.clone();
     scene.provider.stop();
     assert_eq!(browser.post(SIGN_OUT, PAGE).status, 302, "the provider is gone");
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
     assert!(!is_signed_in(&thief));
 }
 

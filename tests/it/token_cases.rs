@@ -249,7 +249,7 @@ fn tk_111_without_a_kid_the_fitting_keys_are_tried_within_a_bound() {
     let started = Instant::now();
     let page = Browser::new(&gateway).open(PAGE);
     assert!(page.status() == 503 && page.html().contains("provider_unavailable"), "{}", page.html());
-    assert!(started.elapsed() < Duration::from_secs(5), "500 keys: {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "500 keys: {:?}", started.elapsed());
     gateway.wait_for_log(&["provider_down", "500 keys"]);
 }
 
@@ -600,7 +600,7 @@ fn tk_131_an_answer_that_is_endless_slow_or_a_bomb_is_bounded() {
         assert!(started.elapsed() < Duration::from_secs(15), "{name}: {:?}", started.elapsed());
     }
     let grown = bench.gateway.resident_bytes().saturating_sub(before);
-    assert!(grown < 32 << 20, "memory grew by {grown} bytes");
+    assert!(grown < 64 << 20, "memory grew by {grown} bytes");
     bench.accepts("as if nothing had been");
 }
 
