@@ -18,7 +18,7 @@ use crate::oidc::callback::{self, ATTEMPT_LIFETIME, CallbackError, Outcome, Para
 use crate::oidc::client_auth::is_about_the_client;
 use crate::oidc::exchange::ExchangeError;
 use crate::policy::step_up::{self, Unmet};
-use crate::session::seal::seal_cookie;
+use crate::session::seal::{SealError, seal_cookie};
 use crate::session::{Purpose, Session, SessionId};
 use crate::store::{StoreError, StoreKey};
 use crate::web::cookie::{self, Found};
@@ -318,7 +318,9 @@ impl From<BeginError> for Failure {
     fn from(error: BeginError) -> Self {
         let refusal = match error {
             BeginError::Store(_) => Refusal::StoreUnavailable,
-            BeginError::Seal(_) | BeginError::Random(_) => Refusal::Internal,
+            // Claims and tokens without measure: it is the provider's answer that can't be used.
+            BeginError::Seal(SealError::Value) => Refusal::LoginFailed,
+            BeginError::Seal(SealError::Random(_)) | BeginError::Random(_) => Refusal::Internal,
         };
         Self { refusal, detail: error.to_string() }
     }

@@ -49,7 +49,7 @@ pub enum SealError {
     #[error(transparent)]
     Random(#[from] RandomError),
     /// The value is too large or can't be written as JSON.
-    #[error("the value can't be sealed")]
+    #[error("the value is too large to be kept")]
     Value,
 }
 

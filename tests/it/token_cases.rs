@@ -860,3 +860,25 @@ fn tk_138_what_was_good_stays_when_keys_can_not_be_had() {
     }
     assert_eq!(evil.hits(), 0);
 }
+
+#[test]
+fn tk_130_claims_without_end_are_bounded() {
+    let bench = Bench::ec();
+    bench.provider.alter_userinfo(|claims| claims["note"] = json!("x".repeat(900_000)));
+    bench.refuses("more than a session may hold", "too large to be kept");
+    let long = json!("x".repeat(400_000));
+    let many: Vec<String> = (0..20_000).map(|number| format!("group-{number}")).collect();
+    for (name, claim, value, admin) in [
+        ("a long claim", "note", long.clone(), 200),
+        ("a long address", "email", long, 200),
+        ("many groups, but not that one", "groups", json!(many), 403),
+    ] {
+        bench.provider.alter_userinfo(move |claims| claims[claim] = value.clone());
+        let mut browser = bench.accepts(name);
+        let echo = Echo::of(&browser.get(PAGE));
+        let sent: usize = echo.fields.iter().map(|(name, value)| name.len() + value.len()).sum();
+        assert!(sent < 10 * 1024, "{name}: {sent} bytes of fields");
+        assert_eq!(echo.one("x-forwarded-user"), Some("alice"), "{name}");
+        assert_eq!(browser.get("https://wiki.test/admin/users").status, admin, "{name}");
+    }
+}
