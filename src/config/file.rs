@@ -104,6 +104,8 @@ section! {
         strict_logout_tokens: bool,
         /// Whether pages of the provider may end sessions.
         frontchannel_logout: bool,
+        /// How long after a lost answer a refresh token may be sent once more.
+        refresh_reuse_grace: Duration,
         /// CA certificates that vouch for the provider.
         ca_file: String,
         /// The whole of one call.

@@ -279,6 +279,8 @@ fn new_session(
         id_token: signed_in.tokens.id_token,
         access_token: signed_in.tokens.access_token,
         refresh_token: signed_in.tokens.refresh_token,
+        refreshed_at: None,
+        refresh_sent_at: None,
         created_at: now,
         last_seen: now,
         client: Some(call.request.client),

@@ -8,6 +8,7 @@ pub mod limits;
 pub mod logout;
 mod loops;
 pub mod paths;
+mod refresh;
 pub mod refusal;
 pub mod sessions;
 
@@ -23,6 +24,7 @@ use crate::clock::Clock;
 use crate::idp::Provider;
 use crate::policy::{self, Access, Subject, Via, Why};
 use crate::route::{HostPattern, HostTable, Route, RouteTable, Site};
+use crate::session::refresh::Due;
 use crate::session::seal::open_cookie;
 use crate::session::{KeyRing, Purpose, SessionId};
 use crate::store::SessionStore;
@@ -34,6 +36,7 @@ pub(crate) use challenge::Need;
 pub use challenge::Wish;
 pub use forward::ForwardPlan;
 pub use paths::Paths;
+use refresh::{Outcome, Refresh};
 use refusal::Action;
 pub use refusal::Refusal;
 use sessions::{Found, Reading, ReadySession, Sessions};
@@ -212,7 +215,10 @@ impl Gateway {
         if route.rule.access == Access::Public {
             return Ok(Authenticated::nobody(Why::NotAsked));
         }
-        let found = self.session(site, request).await?;
+        let found = match self.session(site, request).await? {
+            Ok(session) => self.keep_fresh(session, site, request).await?,
+            Err(why) => Err(why),
+        };
         Ok(found.map_or_else(Authenticated::nobody, Authenticated::somebody))
     }
 
@@ -238,6 +244,52 @@ impl Gateway {
             Found::Absent => Err(Why::NoSession),
             Found::Expired => Err(Why::Expired),
         })
+    }
+
+    /// The session with tokens that are good: refreshed behind the request's back while they are, else the
+    /// request waits for it. Where the provider can't be asked the session lives on as it is.
+    async fn keep_fresh(
+        &self,
+        session: Arc<ReadySession>,
+        site: &Site,
+        request: &Request<'_>,
+    ) -> Result<Result<Arc<ReadySession>, Why>, Refusal> {
+        let now = self.shared.clock.now();
+        let Some(schedule) = session.old(now) else { return Ok(Ok(session)) };
+        let mut providers = self.shared.providers.iter();
+        let Some(provider) = providers.find(|provider| provider.settings().id == session.provider) else {
+            return Ok(Ok(session));
+        };
+        let due = schedule.due(provider.settings().refresh_reuse_grace, now);
+        if due == Due::No {
+            return Ok(Ok(session));
+        }
+        let refresh = self.refresh(&session, provider);
+        if due == Due::Soon {
+            self.shared.runtime.spawn(refresh);
+            return Ok(Ok(session));
+        }
+        match Box::pin(refresh).await {
+            Some(Outcome::Done) => self.session(site, request).await,
+            Some(Outcome::Ended) => Ok(Err(Why::Expired)),
+            Some(Outcome::Later) | None => Ok(Ok(session)),
+        }
+    }
+
+    /// The refresh of a session that is under way, or a new one.
+    fn refresh(
+        &self,
+        session: &Arc<ReadySession>,
+        provider: &Arc<Provider>,
+    ) -> impl Future<Output = Option<Outcome>> + Send + use<> {
+        let (session, shared) = (Arc::clone(session), Arc::clone(&self.shared));
+        let refresh = Refresh {
+            shared: Arc::clone(&self.shared),
+            limits: self.settings.reading.limits,
+            session: Arc::clone(&session),
+            provider: Arc::clone(provider),
+        };
+        async move { session.refresh.join(&shared.runtime, || Some(refresh.run())).await }
     }
 
     /// The session id in a request's cookie, or why there is none.

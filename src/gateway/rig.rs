@@ -134,6 +134,8 @@ impl Rig {
             access_token: Secret::new("access-token".into()),
             access_expires_at: None,
             refresh_token: None,
+            refreshed_at: None,
+            refresh_sent_at: None,
             created_at: self.clock.now(),
             last_seen: self.clock.now(),
             client: None,

@@ -5,22 +5,25 @@
 //! store for an absent session.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use http::header::{HeaderName, HeaderValue};
 use tokio_util::sync::CancellationToken;
 
+use super::refresh::Outcome;
 use crate::clock::{Clock, UnixTime};
 use crate::identity::headers::HeaderTable;
 use crate::identity::{ClaimPaths, Identity};
+use crate::idp::flight::Flight;
 use crate::oidc::ProviderId;
 use crate::random::{RandomError, random_bytes};
 use crate::session::lifetime::{Verdict, expires_at};
+use crate::session::refresh::Schedule;
 use crate::session::seal::{OpenError, SealError, open_record, seal_record};
 use crate::session::{KeyRing, Lifetime, Limits, Session, SessionId};
-use crate::store::{Index, Record, Replaced, SessionStore, StoreError, StoreKey};
+use crate::store::{Index, Lease, Record, Replaced, SessionStore, StoreError, StoreKey};
 
 /// A session that is ready to serve requests: no tokens, headers already rendered.
 #[derive(Debug)]
@@ -37,8 +40,20 @@ pub struct ReadySession {
     pub headers: Box<[(HeaderName, HeaderValue)]>,
     /// Cancelled when the session ends: whatever serves it stops then.
     pub ended: Arc<CancellationToken>,
+    /// The refresh that is under way, if one is.
+    pub(super) refresh: Flight<Outcome>,
+    schedule: Option<Schedule>,
+    hold_off: HoldOff,
     lifetime: Lifetime,
     version: AtomicU64,
+}
+
+/// Until when nothing is refreshed, because it failed.
+#[derive(Debug, Default)]
+struct HoldOff {
+    failures: AtomicU32,
+    /// Milliseconds of [`UnixTime`].
+    until: AtomicU64,
 }
 
 /// How sessions are read: where the identity is, what headers are made of it, how long they live.
@@ -89,6 +104,12 @@ pub struct Sessions {
     just_ended: moka::sync::Cache<StoreKey, ()>,
     tokens: Tokens,
 }
+
+/// After a refresh that failed the next one waits this long, and twice as long after each that follows.
+const FIRST_HOLD_OFF: Duration = Duration::from_secs(5);
+
+/// How often that doubles: up to about five minutes.
+const DOUBLINGS: u32 = 6;
 
 /// Longer than any load from the store takes.
 const JUST_ENDED: Duration = Duration::from_mins(2);
@@ -189,6 +210,9 @@ impl Sessions {
             identity: Arc::new(identity),
             headers,
             ended: self.tokens.of(key),
+            refresh: Flight::default(),
+            schedule: Schedule::of(session),
+            hold_off: HoldOff::default(),
             lifetime: Lifetime::new(session.created_at, session.last_seen),
             version: AtomicU64::new(version),
         }))
@@ -223,6 +247,27 @@ impl Sessions {
         let Some(stored) = self.store.get(key).await? else { return Ok(None) };
         let opened: Result<Session, OpenError> = open_record(&self.keys, &key.0, &stored.record.payload);
         Ok(opened.ok().map(|session| (session, stored.version)))
+    }
+
+    /// Changes a record under a lease, as it is in the store now; the version that was read is the one that
+    /// is replaced.
+    pub(super) async fn rewrite(
+        &self,
+        key: StoreKey,
+        change: impl Fn(&mut Session),
+        lease: &Lease,
+        limits: &Limits,
+    ) -> Result<Replaced, StoreError> {
+        let Some((mut session, version)) = self.read_versioned(key).await? else { return Ok(Replaced::Gone) };
+        change(&mut session);
+        let record = self.seal(key, &session).map_err(|error| StoreError::new(error.to_string()))?;
+        let ttl = time_to_live(&session, limits, self.clock.now());
+        self.store.replace(record, ttl, version, Some(lease)).await
+    }
+
+    /// The next request reads the session from the store.
+    pub(super) fn reread(&self, key: StoreKey) {
+        self.ready.invalidate(&key);
     }
 
     /// Ends a session: in the store first, then here, then whatever serves it.
@@ -274,6 +319,19 @@ impl Sessions {
 }
 
 impl ReadySession {
+    /// When its tokens are to be refreshed, once that may be.
+    pub(super) fn old(&self, now: UnixTime) -> Option<&Schedule> {
+        let is_held_off = now.as_millis() < self.hold_off.until.load(Ordering::Relaxed);
+        self.schedule.as_ref().filter(|schedule| schedule.is_old(now) && !is_held_off)
+    }
+
+    /// A refresh failed: the next one waits.
+    pub(super) fn hold_off(&self, now: UnixTime) {
+        let failures = self.hold_off.failures.fetch_add(1, Ordering::Relaxed).min(DOUBLINGS);
+        let until = now + FIRST_HOLD_OFF * 2_u32.pow(failures);
+        self.hold_off.until.store(until.as_millis(), Ordering::Relaxed);
+    }
+
     /// The version of the record that this was made of, or that was written of it since.
     #[must_use]
     pub fn version(&self) -> u64 {

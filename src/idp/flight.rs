@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 type Shareable<T> = Shared<BoxFuture<'static, Option<T>>>;
 
 /// A fetch that is under way, if one is.
-pub(super) struct Flight<T>(Arc<Mutex<Option<Shareable<T>>>>);
+pub struct Flight<T>(Arc<Mutex<Option<Shareable<T>>>>);
 
 impl<T> Default for Flight<T> {
     fn default() -> Self {
@@ -24,7 +24,7 @@ impl<T: Clone + Send + Sync + 'static> Flight<T> {
     /// The result of the fetch that is under way, or of the one that `begin` returns; `None` when the
     /// task did not end (the runtime shut down). `begin` is called only when none is under way, and may
     /// decline.
-    pub(super) async fn join<F>(&self, runtime: &Handle, begin: impl FnOnce() -> Option<F>) -> Option<T>
+    pub async fn join<F>(&self, runtime: &Handle, begin: impl FnOnce() -> Option<F>) -> Option<T>
     where
         F: Future<Output = T> + Send + 'static,
     {

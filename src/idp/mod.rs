@@ -7,10 +7,11 @@
 pub mod credentials;
 mod discovery;
 pub mod examine;
-mod flight;
+pub mod flight;
 pub mod jwks;
 #[cfg(test)]
 mod loopback;
+pub mod refresh;
 pub mod transport;
 
 use std::path::PathBuf;
@@ -41,7 +42,7 @@ use credentials::{AssertionAudience, ClientSettings, Credential, Credentials};
 use discovery::Discovery;
 use flight::Flight;
 use jwks::{KeyCache, Origin};
-use transport::{Options, Transport};
+use transport::{Options, Transport, TransportError};
 
 /// The most bytes of an answer, after decompression; key sets have a smaller bound.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
@@ -85,6 +86,9 @@ pub struct ProviderSettings {
     pub userinfo_signed_response_alg: Option<Algorithm>,
     /// Clock skew tolerated, at most 60 s.
     pub leeway: Duration,
+    /// How long after a refresh whose answer was lost the refresh token may be sent once more: what the
+    /// provider grants against reuse detection; default 0, never.
+    pub refresh_reuse_grace: Duration,
     /// Whether logout tokens need `exp` and `typ: logout+jwt`.
     pub strict_logout_tokens: bool,
     /// Whether a page of the provider's that names a session ends it, without a cookie.
@@ -269,7 +273,7 @@ impl Provider {
         let metadata = self.metadata().await?;
         let tokens = self.inner.exchange(&metadata, attempt, code).await?;
         let mut claims = self.inner.verify(attempt, code, &tokens).await?;
-        if let Some(more) = self.inner.userinfo(&metadata, &tokens, &claims).await? {
+        if let Some(more) = self.inner.userinfo(&metadata, &tokens.access_token, &claims).await? {
             claims.absorb(more, PROTECTED);
         }
         let now = self.inner.clock.now();
@@ -428,16 +432,17 @@ impl Inner {
     async fn userinfo(
         self: &Arc<Self>,
         metadata: &Metadata,
-        tokens: &TokenResponse,
+        access_token: &Secret<String>,
         claims: &Claims,
     ) -> Result<Option<Claims>, SignInError> {
         let Some(endpoint) = metadata.userinfo_endpoint.as_ref().filter(|_| self.settings.userinfo) else {
             return Ok(None);
         };
-        let request = userinfo::request(endpoint, &tokens.access_token);
+        let request = userinfo::request(endpoint, access_token);
         // RFC 8705 3: a token that is bound to the certificate is taken with it alone.
         let transport = self.credentials.transport();
-        let answer = self.call_over(&transport, "userinfo", request, MAX_ANSWER_BYTES).await?;
+        let answer = self.call_over(&transport, "userinfo", request, MAX_ANSWER_BYTES).await;
+        let answer = answer.map_err(|error| unavailable("userinfo", &error))?;
         let subject = claims.string("sub").ok().flatten().unwrap_or_default();
         let told = match userinfo::response(&answer, self.settings.userinfo_signed_response_alg.is_some())? {
             Answer::Plain(claims) => claims,
@@ -474,11 +479,23 @@ impl Inner {
         metadata: &Metadata,
         request: impl Fn(&ClientAuth) -> Result<http::Request<Vec<u8>>, http::Error>,
     ) -> Result<http::Response<Bytes>, Unavailable> {
+        let answer = self.try_call_as_client(call, metadata, request).await;
+        answer.map_err(|error| unavailable(call, &error))
+    }
+
+    /// As [`Inner::call_as_client`], with all that is known of a failure.
+    async fn try_call_as_client(
+        &self,
+        call: &'static str,
+        metadata: &Metadata,
+        request: impl Fn(&ClientAuth) -> Result<http::Request<Vec<u8>>, http::Error>,
+    ) -> Result<http::Response<Bytes>, TransportError> {
         self.credentials.renew(&self.runtime).await;
         let candidates = self.credentials.candidates(&metadata.token_endpoint_auth_methods);
-        let mut answer = Err(Unavailable { reason: format!("{call}: the client has nothing to show") });
+        let unsent = TransportError::Unreachable;
+        let mut answer = Err(unsent("the client has nothing to show".to_owned()));
         for (index, credential) in candidates {
-            let auth = self.client_auth(&credential, metadata)?;
+            let auth = self.client_auth(&credential, metadata).map_err(|error| unsent(error.reason))?;
             let transport = self.credentials.transport();
             let found = self.call_over(&transport, call, request(&auth), MAX_ANSWER_BYTES).await?;
             if !client_auth::is_client_refused(&found) {
@@ -519,23 +536,29 @@ impl Inner {
         request: Result<http::Request<Vec<u8>>, http::Error>,
         max_bytes: usize,
     ) -> Result<http::Response<Bytes>, Unavailable> {
-        self.call_over(&self.transport, call, request, max_bytes).await
+        let answer = self.call_over(&self.transport, call, request, max_bytes).await;
+        answer.map_err(|error| unavailable(call, &error))
     }
 
+    /// As [`Inner::call`], over another transport, with all that is known of a failure.
     async fn call_over(
         &self,
         transport: &Transport,
         call: &'static str,
         request: Result<http::Request<Vec<u8>>, http::Error>,
         max_bytes: usize,
-    ) -> Result<http::Response<Bytes>, Unavailable> {
-        let request = request.or(Err(Unavailable { reason: format!("{call}: no request can be made") }))?;
+    ) -> Result<http::Response<Bytes>, TransportError> {
+        let request = request.or(Err(TransportError::Unreachable("no request can be made".to_owned())))?;
         let started = Instant::now();
         let answer = transport.send(request, max_bytes).await;
         let ok = answer.as_ref().is_ok_and(|answer| answer.status().is_success());
         self.events.provider_called(&self.settings.id.0, call, ok, started.elapsed());
-        answer.map_err(|error| Unavailable { reason: format!("{call}: {error}") })
+        answer
     }
+}
+
+fn unavailable(call: &str, error: &TransportError) -> Unavailable {
+    Unavailable { reason: format!("{call}: {error}") }
 }
 
 fn transport_options(settings: &ProviderSettings) -> Options {
@@ -625,6 +648,7 @@ mod tests {
             leeway: Duration::from_secs(10),
             strict_logout_tokens: false,
             frontchannel_logout: false,
+            refresh_reuse_grace: Duration::ZERO,
             ca_file: None,
             timeout: Duration::from_secs(10),
             callback_path: "callback".into(),

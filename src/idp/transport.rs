@@ -88,7 +88,10 @@ pub enum TransportError {
     /// The answer is larger than the caller wants.
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
-    /// Name, connection, TLS or HTTP.
+    /// Name, connection or TLS: nothing was sent.
+    #[error("{0}")]
+    Unreachable(String),
+    /// HTTP: what was sent may have been heard.
     #[error("{0}")]
     Failed(String),
     /// The gateway is shutting down.
@@ -203,6 +206,9 @@ fn builder(options: &Options, identity: Option<&Identity>) -> ClientBuilder {
 }
 
 fn failed(error: &reqwest::Error) -> TransportError {
+    if error.is_connect() {
+        return TransportError::Unreachable(reason(error));
+    }
     TransportError::Failed(reason(error))
 }
 

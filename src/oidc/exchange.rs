@@ -8,6 +8,7 @@ use url::Url;
 use url::form_urlencoded::Serializer;
 
 use super::client_auth::{ClientAuth, authenticated};
+use super::refresh::FreshTokens;
 use super::{ClientId, is_json};
 use crate::secret::Secret;
 use crate::token::Claims;
@@ -85,6 +86,13 @@ pub fn request(exchange: &CodeExchange<'_>) -> Result<http::Request<Vec<u8>>, ht
 /// # Errors
 /// [`ExchangeError`].
 pub fn response(answer: &http::Response<bytes::Bytes>) -> Result<TokenResponse, ExchangeError> {
+    let FreshTokens { access_token, id_token, refresh_token, expires_in } = tokens(answer)?;
+    let id_token = id_token.ok_or(ExchangeError::Malformed("no id_token"))?;
+    Ok(TokenResponse { access_token, id_token, refresh_token, expires_in })
+}
+
+/// Any answer of the token endpoint, with or without an ID token.
+pub(super) fn tokens(answer: &http::Response<bytes::Bytes>) -> Result<FreshTokens, ExchangeError> {
     if answer.status() != StatusCode::OK {
         return Err(refusal(answer));
     }
@@ -93,9 +101,9 @@ pub fn response(answer: &http::Response<bytes::Bytes>) -> Result<TokenResponse, 
     }
     let body = Claims::parse(answer.body()).or(Err(ExchangeError::Malformed("not a JSON object")))?;
     check_token_type(&body)?;
-    Ok(TokenResponse {
+    Ok(FreshTokens {
         access_token: token(&body, "access_token")?.ok_or(ExchangeError::Malformed("no access_token"))?,
-        id_token: token(&body, "id_token")?.ok_or(ExchangeError::Malformed("no id_token"))?,
+        id_token: token(&body, "id_token")?,
         refresh_token: token(&body, "refresh_token")?,
         expires_in: expires_in(&body),
     })

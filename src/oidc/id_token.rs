@@ -50,6 +50,59 @@ pub fn verify(
     Ok(token.claims)
 }
 
+/// What the ID token of a refresh has to match.
+#[derive(Clone, Debug)]
+pub struct ExpectedAgain<'a> {
+    /// The configured issuer.
+    pub issuer: &'a Issuer,
+    /// The client.
+    pub client_id: &'a ClientId,
+    /// Audiences that may stand beside the client (ID-7).
+    pub trusted_audiences: &'a [Arc<str>],
+    /// The pinned algorithms (ID-2).
+    pub algorithms: &'a [Algorithm],
+    /// The claims of the ID token at sign-in.
+    pub first: &'a Claims,
+    /// The access token that came with it, for `at_hash` (ID-12).
+    pub access_token: &'a Secret<String>,
+    /// Clock skew that is tolerated, at most 60 s.
+    pub leeway: Duration,
+}
+
+/// Verifies the ID token of a refresh as that of a sign-in, and that it is about the same person, sign-in
+/// and client (Core 12.2; RF-4).
+///
+/// # Errors
+/// [`TokenError`].
+pub fn verify_again(
+    raw: &Secret<String>,
+    keys: &KeySet,
+    expected: &ExpectedAgain<'_>,
+    now: UnixTime,
+) -> Result<Claims, TokenError> {
+    let token = token::verify::verify(raw.expose(), keys, expected.algorithms)?;
+    check_again(&token, expected, now)?;
+    Ok(token.claims)
+}
+
+fn check_again(token: &Verified, expected: &ExpectedAgain<'_>, now: UnixTime) -> Result<(), RuleError> {
+    let (claims, leeway) = (&token.claims, expected.leeway);
+    rules::id_token_type(token.typ.as_deref())?;
+    rules::no_events(claims)?;
+    rules::issuer(claims, &expected.issuer.0)?;
+    rules::audience(claims, &expected.client_id.0, expected.trusted_audiences)?;
+    rules::authorized_party(claims, &expected.client_id.0)?;
+    rules::expiry(claims, now, leeway)?;
+    rules::issued_at(claims, now, leeway, MAX_AGE)?;
+    rules::not_before(claims, now, leeway)?;
+    rules::subject(claims)?;
+    rules::half_hash(claims, "at_hash", expected.access_token.expose(), token.algorithm)?;
+    // Core 12.2: the person may not change, and where these are there, neither may they.
+    rules::unchanged(claims, expected.first, "sub")?;
+    rules::unchanged(claims, expected.first, "auth_time")?;
+    rules::unchanged(claims, expected.first, "nonce")
+}
+
 fn check_claims(token: &Verified, expected: &Expected<'_>, now: UnixTime) -> Result<(), RuleError> {
     let (claims, leeway) = (&token.claims, expected.leeway);
     rules::id_token_type(token.typ.as_deref())?;

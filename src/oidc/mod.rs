@@ -10,6 +10,7 @@ pub mod id_token;
 pub mod logout_token;
 pub mod metadata;
 pub mod pushed;
+pub mod refresh;
 pub mod revocation;
 pub mod step_up;
 pub mod userinfo;

@@ -3,6 +3,7 @@
 pub mod cookie;
 pub mod key_ring;
 pub mod lifetime;
+pub mod refresh;
 pub mod seal;
 
 use std::net::IpAddr;
@@ -78,6 +79,12 @@ pub struct Session {
     pub access_expires_at: Option<UnixTime>,
     /// The refresh token.
     pub refresh_token: Option<Secret<String>>,
+    /// When the tokens were last refreshed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refreshed_at: Option<UnixTime>,
+    /// When the refresh token was sent, while it is not known what became of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_sent_at: Option<UnixTime>,
     /// When the person signed in.
     pub created_at: UnixTime,
     /// When the session was last used, to a tenth of the idle timeout.

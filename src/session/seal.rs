@@ -231,7 +231,7 @@ impl io::Write for JsonBuffer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::HashSet;
     use std::io::Write as _;
 
@@ -265,7 +265,7 @@ mod tests {
         open_cookie(ring, SESSION, NAME, HOST, value.as_ref())
     }
 
-    fn session() -> Session {
+    pub(crate) fn session() -> Session {
         let claims = json!({"sub": "1", "name": "Zoë", "groups": ["a", "b"]});
         Session {
             provider: ProviderId("main".into()),
@@ -278,6 +278,8 @@ mod tests {
             access_token: Secret::new("the-access-token".into()),
             access_expires_at: Some(UnixTime::from_secs(300)),
             refresh_token: None,
+            refreshed_at: None,
+            refresh_sent_at: None,
             created_at: UnixTime::from_secs(1),
             last_seen: UnixTime::from_secs(2),
             client: Some([10, 0, 0, 1].into()),

@@ -158,6 +158,21 @@ impl Events {
         info!(event = "logout_heard", %request_id, provider, kind, sessions);
     }
 
+    /// The tokens of a session were refreshed. DEBUG `refresh`;
+    /// `portcullis_refreshes_total{provider,outcome="success"}`.
+    pub fn refreshed(&self, provider: &str, user: &str) {
+        self.metrics.count_refresh(provider, "success");
+        debug!(event = "refresh", provider, user);
+    }
+
+    /// A refresh failed, or a part of it. WARN `refresh_failed`;
+    /// `portcullis_refreshes_total{provider,outcome}` where outcome is `over` or `id_token` (the session
+    /// ended), `unavailable`, `refused`, `lost`, `unverified` or `userinfo` (it lives on).
+    pub fn refresh_failed(&self, provider: &str, user: &str, outcome: &'static str, detail: &str) {
+        self.metrics.count_refresh(provider, outcome);
+        warn!(event = "refresh_failed", provider, user, outcome, detail);
+    }
+
     /// The store failed. ERROR `store_unavailable`; `portcullis_store_errors_total{operation}`.
     pub fn store_failed(&self, operation: &'static str, error: &dyn Error) {
         self.metrics.count_store_error(operation);

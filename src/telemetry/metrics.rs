@@ -88,6 +88,7 @@ pub struct Metrics {
     refusals: Family<CodeLabel, Counter>,
     sign_ins: Family<SignInLabel, Counter>,
     sign_outs: Family<KindLabel, Counter>,
+    refreshes: Family<SignInLabel, Counter>,
     provider_seconds: Family<CallLabel, Timing, TimingBounds>,
     provider_up: Family<ProviderLabel, Gauge>,
     store_seconds: Family<OperationLabel, Timing, TimingBounds>,
@@ -107,6 +108,7 @@ impl Metrics {
             refusals: Family::default(),
             sign_ins: Family::default(),
             sign_outs: Family::default(),
+            refreshes: Family::default(),
             provider_seconds: Family::new_with_constructor(TimingBounds(PROVIDER_BOUNDS)),
             provider_up: Family::default(),
             store_seconds: Family::new_with_constructor(TimingBounds(STORE_BOUNDS)),
@@ -137,6 +139,7 @@ impl Metrics {
         let to = &mut self.registry;
         to.register("sign_ins", "Sign-ins that ended, by outcome", self.sign_ins.clone());
         to.register("sign_outs", "Sign-outs, by kind", self.sign_outs.clone());
+        to.register("refreshes", "Refreshes of tokens that ended, by outcome", self.refreshes.clone());
     }
 
     fn register_dependencies(&mut self) {
@@ -203,6 +206,11 @@ impl Metrics {
 
     pub(super) fn count_sign_out(&self, kind: &'static str) {
         self.sign_outs.get_or_create(&KindLabel { kind }).inc();
+    }
+
+    pub(super) fn count_refresh(&self, provider: &str, outcome: &'static str) {
+        let label = SignInLabel { provider: provider.to_owned(), outcome };
+        self.refreshes.get_or_create(&label).inc();
     }
 
     pub(super) fn observe_provider(

@@ -120,6 +120,15 @@ impl Claims {
         }
     }
 
+    /// Adds the members of `other` with these names that this has not.
+    pub fn keep(&mut self, other: &Self, names: &[&str]) {
+        for name in names {
+            if let Some(value) = other.0.get(*name).filter(|_| !self.has(name)) {
+                self.0.insert((*name).to_owned(), value.clone());
+            }
+        }
+    }
+
     fn typed<'a, T>(
         &'a self,
         name: &str,

@@ -58,6 +58,9 @@ pub enum RuleError {
     /// ID-13.
     #[error("`sub` is empty, not ASCII, or longer than 255 bytes")]
     Subject,
+    /// RF-4.
+    #[error("`{0}` is another one than at sign-in")]
+    Changed(&'static str),
     /// ID-14.
     #[error("the token is of type {0:?}, which is for something else")]
     TokenType(String),
@@ -208,6 +211,19 @@ pub fn subject(claims: &Claims) -> Result<&str, RuleError> {
     let subject = required(claims, "sub")?;
     let sound = !subject.is_empty() && subject.len() <= MAX_SUBJECT_BYTES && subject.is_ascii();
     if sound { Ok(subject) } else { Err(RuleError::Subject) }
+}
+
+/// Checks that a claim, where both tokens have it, is in both the same.
+///
+/// OIDC Core 12.2; RF-4.
+///
+/// # Errors
+/// [`RuleError::Changed`].
+pub fn unchanged(claims: &Claims, first: &Claims, name: &'static str) -> Result<(), RuleError> {
+    match (claims.value(name), first.value(name)) {
+        (Some(now), Some(then)) if now != then => Err(RuleError::Changed(name)),
+        (Some(_) | None, Some(_) | None) => Ok(()),
+    }
 }
 
 /// Checks that the header's `typ` does not say that the token is for something else.

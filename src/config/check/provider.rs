@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::rules::{self, between, one_of};
-use super::{Check, MINUTE, SECOND, all, client};
+use super::{Check, HOUR, MINUTE, SECOND, all, client};
 use crate::config::file::{self, List};
 use crate::config::problem::Told;
 use crate::config::read::{Field, Named};
@@ -132,6 +132,7 @@ impl Check<'_> {
             leeway,
             strict_logout_tokens,
             frontchannel_logout,
+            refresh_reuse_grace,
             ca_file,
             timeout,
         } = provider;
@@ -163,6 +164,8 @@ impl Check<'_> {
             )
             .optional();
         let leeway = leeway.check(&mut self.problems, between(Duration::ZERO, MINUTE)).or(30 * SECOND);
+        let grace =
+            refresh_reuse_grace.check(&mut self.problems, between(Duration::ZERO, HOUR)).or(Duration::ZERO);
         let ca_file = self.ca_file(ca_file);
         let timeout = timeout.check(&mut self.problems, between(SECOND / 10, MINUTE)).or(10 * SECOND);
         let id = id?;
@@ -185,6 +188,7 @@ impl Check<'_> {
             leeway: leeway?,
             strict_logout_tokens: strict_logout_tokens.or(false)?,
             frontchannel_logout: frontchannel_logout.or(false)?,
+            refresh_reuse_grace: grace?,
             ca_file: ca_file?,
             timeout: timeout?,
         })

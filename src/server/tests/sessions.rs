@@ -36,6 +36,8 @@ fn session() -> Session {
         access_token: Secret::new("the-access-token".to_owned()),
         access_expires_at: None,
         refresh_token: None,
+        refreshed_at: None,
+        refresh_sent_at: None,
         created_at: now,
         last_seen: UnixTime::from_secs(now.as_secs()),
         client: None,

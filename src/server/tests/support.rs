@@ -47,9 +47,14 @@ pub(super) fn start(text: &str) -> Fixture {
 }
 
 pub(super) fn start_settings(settings: Settings) -> Fixture {
+    start_at(settings, Clock::system())
+}
+
+/// Starts a gateway whose clock the test moves.
+pub(super) fn start_at(settings: Settings, clock: Clock) -> Fixture {
     let runtimes = Runtimes::new(&settings.server).unwrap();
     let open = Open::new(&settings, runtimes.proxy.handle(), runtimes.control.handle()).unwrap();
-    let assembly = Assembly::new(settings, Clock::system(), runtimes.control.handle()).unwrap();
+    let assembly = Assembly::new(settings, clock, runtimes.control.handle()).unwrap();
     let gateway = Arc::clone(&assembly.gateway);
     let running = runtimes.launch(assembly, open).unwrap();
     let address = running.addresses()[0];
