@@ -4,6 +4,7 @@
 //! counts. Requests run on the gateway's own runtime, whoever awaits them. What cannot be had is
 //! [`Unavailable`], never an empty answer.
 
+mod breaker;
 pub mod credentials;
 mod discovery;
 pub mod examine;
@@ -38,6 +39,7 @@ use crate::secret::Secret;
 use crate::telemetry::Events;
 use crate::token::{Algorithm, Claims, KeySet, jwk};
 use crate::web::media_type;
+use breaker::Breaker;
 use credentials::{AssertionAudience, ClientSettings, Credential, Credentials};
 use discovery::Discovery;
 use flight::Flight;
@@ -178,6 +180,7 @@ struct Inner {
     discovery: Discovery,
     keys: KeyCache,
     key_flight: Flight<Result<(), Unavailable>>,
+    breaker: Breaker,
 }
 
 /// A provider that can't be set up at all (a CA file that can't be read, for example).
@@ -206,12 +209,22 @@ impl Provider {
         let transport = Transport::new(&transport_options(&settings), runtime.clone())
             .map_err(|error| setup_error(error.to_string()))?;
         let keys = KeyCache::new(clock.now());
-        let key_flight = Flight::default();
+        let (key_flight, breaker) = (Flight::default(), Breaker::default());
         let credentials =
             Credentials::new(&settings.id, &settings.client, &transport).map_err(setup_error)?;
         let credentials = Arc::new(credentials);
-        let inner =
-            Inner { settings, transport, credentials, runtime, clock, events, discovery, keys, key_flight };
+        let inner = Inner {
+            settings,
+            transport,
+            credentials,
+            runtime,
+            clock,
+            events,
+            discovery,
+            keys,
+            key_flight,
+            breaker,
+        };
         Ok(Arc::new(Self { inner: Arc::new(inner) }))
     }
 
@@ -439,9 +452,7 @@ impl Inner {
             return Ok(None);
         };
         let request = userinfo::request(endpoint, access_token);
-        // RFC 8705 3: a token that is bound to the certificate is taken with it alone.
-        let transport = self.credentials.transport();
-        let answer = self.call_over(&transport, "userinfo", request, MAX_ANSWER_BYTES).await;
+        let answer = self.call_for_somebody("userinfo", request).await;
         let answer = answer.map_err(|error| unavailable("userinfo", &error))?;
         let subject = claims.string("sub").ok().flatten().unwrap_or_default();
         let told = match userinfo::response(&answer, self.settings.userinfo_signed_response_alg.is_some())? {
@@ -496,8 +507,7 @@ impl Inner {
         let mut answer = Err(unsent("the client has nothing to show".to_owned()));
         for (index, credential) in candidates {
             let auth = self.client_auth(&credential, metadata).map_err(|error| unsent(error.reason))?;
-            let transport = self.credentials.transport();
-            let found = self.call_over(&transport, call, request(&auth), MAX_ANSWER_BYTES).await?;
+            let found = self.call_for_somebody(call, request(&auth)).await?;
             if !client_auth::is_client_refused(&found) {
                 self.credentials.worked(index);
                 return Ok(found);
@@ -538,6 +548,30 @@ impl Inner {
     ) -> Result<http::Response<Bytes>, Unavailable> {
         let answer = self.call_over(&self.transport, call, request, max_bytes).await;
         answer.map_err(|error| unavailable(call, &error))
+    }
+
+    /// One call that somebody waits for: not made where the provider has not answered for a while (TE-1).
+    ///
+    /// It shows the client's certificate, where there is one: a token that is bound to it is taken with it
+    /// alone (RFC 8705 3).
+    async fn call_for_somebody(
+        &self,
+        call: &'static str,
+        request: Result<http::Request<Vec<u8>>, http::Error>,
+    ) -> Result<http::Response<Bytes>, TransportError> {
+        if !self.breaker.may_ask(self.clock.now()) {
+            return Err(TransportError::Unreachable(
+                "not asked, after many calls without an answer".to_owned(),
+            ));
+        }
+        let transport = self.credentials.transport();
+        let answer = self.call_over(&transport, call, request, MAX_ANSWER_BYTES).await;
+        if matches!(answer, Ok(_) | Err(TransportError::TooLarge(_))) {
+            self.breaker.answered();
+        } else if self.breaker.failed(self.clock.now()) {
+            self.events.provider_circuit_opened(&self.settings.id.0, call);
+        }
+        answer
     }
 
     /// As [`Inner::call`], over another transport, with all that is known of a failure.
@@ -828,6 +862,23 @@ mod tests {
         let verdict = bench.sign_in().await;
         assert!(matches!(&verdict, Err(SignInError::Unavailable(_))), "{verdict:?}");
         assert_eq!(bench.op.count("token"), 1);
+    }
+
+    #[tokio::test]
+    async fn a_provider_that_does_not_answer_is_not_asked_for_a_while() {
+        let bench = Bench::with(|settings| settings.timeout = Duration::from_millis(50)).await;
+        bench.op.hang("token");
+        for _ in 0..10 {
+            assert!(bench.sign_in().await.is_err());
+        }
+        assert_eq!(bench.op.count("token"), 10);
+        let refused = bench.sign_in().await.unwrap_err();
+        assert!(refused.to_string().contains("not asked"), "{refused}");
+        assert_eq!(bench.op.count("token"), 10, "nothing is sent");
+        bench.clock.advance(Duration::from_secs(5));
+        assert!(bench.sign_in().await.is_err());
+        assert_eq!(bench.op.count("token"), 11, "one goes to see");
+        assert!(bench.sign_in().await.unwrap_err().to_string().contains("not asked"));
     }
 
     #[tokio::test]

@@ -212,6 +212,12 @@ impl Events {
         warn!(event = "provider_down", provider, %error, retry_in_s = retry_in.as_secs());
     }
 
+    /// Many calls to the provider in a row had no answer: it is not asked for some seconds. WARN
+    /// `provider_circuit_opened`.
+    pub fn provider_circuit_opened(&self, provider: &str, call: &'static str) {
+        warn!(event = "provider_circuit_opened", provider, call);
+    }
+
     /// An upstream's name did not resolve. WARN `upstream_unresolved`.
     pub fn upstream_unresolved(&self, upstream: &str, error: &dyn Error) {
         warn!(event = "upstream_unresolved", upstream, error = chain(error));
