@@ -275,7 +275,8 @@ fn put_until_killed(directory: &Path) {
 /// Lets it put some sessions, kills it while it puts more, and says which it acknowledged.
 fn kill_at_a_random_moment(child: &mut Child, directory: &Path) -> Vec<usize> {
     let mut output = BufReader::new(child.stdout.take().unwrap());
-    let enough = 20 + usize::from(random_bytes::<1>().unwrap()[0]);
+    // Two lines each, after a few of the test harness's own.
+    let enough = 40 + usize::from(random_bytes::<1>().unwrap()[0]);
     let mut lines = String::new();
     for _ in 0..enough {
         assert!(0 < output.read_line(&mut lines).unwrap(), "it ended by itself: {lines}");
