@@ -1,6 +1,6 @@
 //! Ports for programs that must be told theirs.
 
-use std::net::TcpListener;
+use std::net::TcpStream;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -18,7 +18,9 @@ static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| {
 pub fn free() -> u16 {
     for _ in 0..COUNT {
         let port = FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        // Asked by a connection and not by listening: a program that is started just then would inherit the
+        // listener and keep the port for a moment.
+        if TcpStream::connect(("127.0.0.1", port)).is_err() {
             return port;
         }
     }
