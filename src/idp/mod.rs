@@ -33,7 +33,7 @@ use crate::oidc::metadata::Metadata;
 use crate::oidc::pushed::{self, Push, PushError};
 use crate::oidc::revocation::{self, Revocation};
 use crate::oidc::userinfo::{self, Answer, PROTECTED, UserinfoError};
-use crate::oidc::{ClientId, Issuer, ProviderId, TokenError};
+use crate::oidc::{ClientId, Issuer, ProviderId, TokenError, Trust};
 use crate::random::random_token;
 use crate::secret::Secret;
 use crate::telemetry::Events;
@@ -102,6 +102,20 @@ pub struct ProviderSettings {
     /// Path of its callback below the endpoint prefix: `callback` for the first provider of the
     /// configuration, `callback/ID` for the others (AR-7).
     pub callback_path: Arc<str>,
+}
+
+impl ProviderSettings {
+    /// What every token of the provider has to match.
+    #[must_use]
+    pub fn trust(&self) -> Trust<'_> {
+        Trust {
+            issuer: &self.issuer,
+            client_id: &self.client_id,
+            trusted_audiences: &self.trusted_audiences,
+            algorithms: &self.id_token_algorithms,
+            leeway: self.leeway,
+        }
+    }
 }
 
 /// The provider can't be asked now.
@@ -317,14 +331,8 @@ impl Provider {
     /// [`LogoutError`].
     pub async fn verify_logout_token(&self, raw: &Secret<String>) -> Result<LogoutToken, LogoutError> {
         let (inner, settings) = (&self.inner, &self.inner.settings);
-        let expected = logout_token::Expected {
-            issuer: &settings.issuer,
-            client_id: &settings.client_id,
-            trusted_audiences: &settings.trusted_audiences,
-            algorithms: &settings.id_token_algorithms,
-            leeway: settings.leeway,
-            strict: settings.strict_logout_tokens,
-        };
+        let expected =
+            logout_token::Expected { trust: settings.trust(), strict: settings.strict_logout_tokens };
         let verify = |keys: &KeySet| logout_token::verify(raw, keys, &expected, inner.clock.now());
         Ok(inner.with_newest_keys(Origin::Outside, verify).await??)
     }
@@ -368,14 +376,10 @@ impl Inner {
         tokens: &TokenResponse,
     ) -> Result<Claims, SignInError> {
         let expected = Expected {
-            issuer: &self.settings.issuer,
-            client_id: &self.settings.client_id,
-            trusted_audiences: &self.settings.trusted_audiences,
-            algorithms: &self.settings.id_token_algorithms,
+            trust: self.settings.trust(),
             nonce: &attempt.nonce,
             access_token: &tokens.access_token,
             code,
-            leeway: self.settings.leeway,
         };
         let verify = |keys: &KeySet| id_token::verify(&tokens.id_token, keys, &expected, self.clock.now());
         Ok(self.with_newest_keys(Origin::TokenEndpoint, verify).await??)
@@ -466,14 +470,8 @@ impl Inner {
     async fn verify_userinfo(self: &Arc<Self>, token: &Secret<String>) -> Result<Claims, SignInError> {
         let settings = &self.settings;
         let agreed = settings.userinfo_signed_response_alg.as_ref().map(std::slice::from_ref);
-        let expected = userinfo::Expected {
-            issuer: &settings.issuer,
-            client_id: &settings.client_id,
-            trusted_audiences: &settings.trusted_audiences,
-            algorithms: agreed.unwrap_or(&settings.id_token_algorithms),
-            leeway: settings.leeway,
-        };
-        let verify = |keys: &KeySet| userinfo::verify(token, keys, &expected, self.clock.now());
+        let trust = Trust { algorithms: agreed.unwrap_or(&settings.id_token_algorithms), ..settings.trust() };
+        let verify = |keys: &KeySet| userinfo::verify(token, keys, &trust, self.clock.now());
         let verdict = self.with_newest_keys(Origin::TokenEndpoint, verify).await?;
         Ok(verdict.map_err(UserinfoError::from)?)
     }

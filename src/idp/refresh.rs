@@ -60,16 +60,8 @@ impl Provider {
         first: &Claims,
     ) -> Result<Result<Option<Claims>, TokenError>, Unavailable> {
         let Some(raw) = &fresh.id_token else { return Ok(Ok(None)) };
-        let settings = &self.inner.settings;
-        let expected = ExpectedAgain {
-            issuer: &settings.issuer,
-            client_id: &settings.client_id,
-            trusted_audiences: &settings.trusted_audiences,
-            algorithms: &settings.id_token_algorithms,
-            first,
-            access_token: &fresh.access_token,
-            leeway: settings.leeway,
-        };
+        let trust = self.inner.settings.trust();
+        let expected = ExpectedAgain { trust, first, access_token: &fresh.access_token };
         let verify = |keys: &KeySet| id_token::verify_again(raw, keys, &expected, self.inner.clock.now());
         Ok(self.inner.with_newest_keys(Origin::TokenEndpoint, verify).await?.map(Some))
     }

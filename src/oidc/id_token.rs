@@ -1,34 +1,25 @@
 //! ID token validation, in the order of OpenID Connect Core 3.1.3.7.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ClientId, Issuer, TokenError};
+use super::{TokenError, Trust};
 use crate::clock::UnixTime;
 use crate::secret::Secret;
 use crate::token::rules::{self, RuleError};
 use crate::token::verify::Verified;
-use crate::token::{self, Algorithm, Claims, KeySet};
+use crate::token::{Claims, KeySet};
 
 /// What an ID token has to match.
 #[derive(Clone, Debug)]
 pub struct Expected<'a> {
-    /// The configured issuer.
-    pub issuer: &'a Issuer,
-    /// The client.
-    pub client_id: &'a ClientId,
-    /// Other audiences that may stand beside it (ID-7).
-    pub trusted_audiences: &'a [Arc<str>],
-    /// The pinned algorithms (ID-2).
-    pub algorithms: &'a [Algorithm],
+    /// Issuer, client, algorithms and clock skew.
+    pub trust: Trust<'a>,
     /// The nonce that was sent (ID-11).
     pub nonce: &'a Secret<String>,
     /// The access token that came with it, for `at_hash` (ID-12).
     pub access_token: &'a Secret<String>,
     /// The code that it was given for, for `c_hash` (ID-12).
     pub code: &'a Secret<String>,
-    /// Clock skew that is tolerated, at most 60 s.
-    pub leeway: Duration,
 }
 
 /// How old an ID token may be at sign-in: as old as the login attempt that it answers (ID-10).
@@ -45,7 +36,7 @@ pub fn verify(
     expected: &Expected<'_>,
     now: UnixTime,
 ) -> Result<Claims, TokenError> {
-    let token = token::verify::verify(raw.expose(), keys, expected.algorithms)?;
+    let token = expected.trust.verified(raw, keys)?;
     check_claims(&token, expected, now)?;
     Ok(token.claims)
 }
@@ -53,20 +44,12 @@ pub fn verify(
 /// What the ID token of a refresh has to match.
 #[derive(Clone, Debug)]
 pub struct ExpectedAgain<'a> {
-    /// The configured issuer.
-    pub issuer: &'a Issuer,
-    /// The client.
-    pub client_id: &'a ClientId,
-    /// Audiences that may stand beside the client (ID-7).
-    pub trusted_audiences: &'a [Arc<str>],
-    /// The pinned algorithms (ID-2).
-    pub algorithms: &'a [Algorithm],
+    /// Issuer, client, algorithms and clock skew.
+    pub trust: Trust<'a>,
     /// The claims of the ID token at sign-in.
     pub first: &'a Claims,
     /// The access token that came with it, for `at_hash` (ID-12).
     pub access_token: &'a Secret<String>,
-    /// Clock skew that is tolerated, at most 60 s.
-    pub leeway: Duration,
 }
 
 /// Verifies the ID token of a refresh as that of a sign-in, and that it is about the same person, sign-in
@@ -80,21 +63,14 @@ pub fn verify_again(
     expected: &ExpectedAgain<'_>,
     now: UnixTime,
 ) -> Result<Claims, TokenError> {
-    let token = token::verify::verify(raw.expose(), keys, expected.algorithms)?;
+    let token = expected.trust.verified(raw, keys)?;
     check_again(&token, expected, now)?;
     Ok(token.claims)
 }
 
 fn check_again(token: &Verified, expected: &ExpectedAgain<'_>, now: UnixTime) -> Result<(), RuleError> {
-    let (claims, leeway) = (&token.claims, expected.leeway);
-    rules::id_token_type(token.typ.as_deref())?;
-    rules::no_events(claims)?;
-    rules::issuer(claims, &expected.issuer.0)?;
-    rules::audience(claims, &expected.client_id.0, expected.trusted_audiences)?;
-    rules::authorized_party(claims, &expected.client_id.0)?;
-    rules::expiry(claims, now, leeway)?;
-    rules::issued_at(claims, now, leeway, MAX_AGE)?;
-    rules::not_before(claims, now, leeway)?;
+    let claims = &token.claims;
+    check_parties_and_times(token, &expected.trust, now)?;
     rules::subject(claims)?;
     rules::half_hash(claims, "at_hash", expected.access_token.expose(), token.algorithm)?;
     // Core 12.2: the person may not change, and where these are there, neither may they.
@@ -104,22 +80,28 @@ fn check_again(token: &Verified, expected: &ExpectedAgain<'_>, now: UnixTime) ->
 }
 
 fn check_claims(token: &Verified, expected: &Expected<'_>, now: UnixTime) -> Result<(), RuleError> {
-    let (claims, leeway) = (&token.claims, expected.leeway);
-    rules::id_token_type(token.typ.as_deref())?;
-    rules::no_events(claims)?;
-    // 3.1.3.7 (2) to (5)
-    rules::issuer(claims, &expected.issuer.0)?;
-    rules::audience(claims, &expected.client_id.0, expected.trusted_audiences)?;
-    rules::authorized_party(claims, &expected.client_id.0)?;
-    // (9) to (11)
-    rules::expiry(claims, now, leeway)?;
-    rules::issued_at(claims, now, leeway, MAX_AGE)?;
-    rules::not_before(claims, now, leeway)?;
+    let claims = &token.claims;
+    check_parties_and_times(token, &expected.trust, now)?;
+    // (11)
     rules::nonce(claims, expected.nonce.expose())?;
     // Core 2, 3.1.3.8, 3.3.2.11
     rules::subject(claims)?;
     rules::half_hash(claims, "at_hash", expected.access_token.expose(), token.algorithm)?;
     rules::half_hash(claims, "c_hash", expected.code.expose(), token.algorithm)
+}
+
+/// What holds for every ID token, at sign-in and after.
+fn check_parties_and_times(token: &Verified, trust: &Trust<'_>, now: UnixTime) -> Result<(), RuleError> {
+    let claims = &token.claims;
+    rules::id_token_type(token.typ.as_deref())?;
+    rules::no_events(claims)?;
+    // 3.1.3.7 (2) to (5)
+    trust.check_parties(claims)?;
+    rules::authorized_party(claims, &trust.client_id.0)?;
+    // (9) and (10)
+    rules::expiry(claims, now, trust.leeway)?;
+    rules::issued_at(claims, now, trust.leeway, MAX_AGE)?;
+    rules::not_before(claims, now, trust.leeway)
 }
 
 #[cfg(test)]
@@ -129,6 +111,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::oidc::{ClientId, Issuer};
+    use crate::token::Algorithm;
     use crate::token::sign::SigningKey;
 
     const NOW: UnixTime = UnixTime::from_secs(1_700_000_000);
@@ -159,15 +143,18 @@ mod tests {
     }
 
     fn verdict(token: String, keys: &KeySet) -> Result<Claims, TokenError> {
-        let expected = Expected {
+        let trust = Trust {
             issuer: &Issuer("https://op.test".into()),
             client_id: &ClientId("client".into()),
             trusted_audiences: &[],
             algorithms: &[Algorithm::ES256],
+            leeway: Duration::from_mins(1),
+        };
+        let expected = Expected {
+            trust,
             nonce: &Secret::new("n1".to_owned()),
             access_token: &Secret::new("at".to_owned()),
             code: &Secret::new("c1".to_owned()),
-            leeway: Duration::from_mins(1),
         };
         verify(&Secret::new(token), keys, &expected, NOW)
     }

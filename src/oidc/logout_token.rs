@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ClientId, Issuer, TokenError};
+use super::{Issuer, TokenError, Trust};
 use crate::clock::UnixTime;
 use crate::secret::Secret;
 use crate::token::jws::Jws;
 use crate::token::rules::{self, RuleError};
 use crate::token::verify::Verified;
-use crate::token::{self, Algorithm, Claims, KeySet};
+use crate::token::{Claims, KeySet};
 
 /// The most time between the making of a logout token and its coming (BC-3).
 pub const MAX_AGE: Duration = Duration::from_mins(5);
@@ -17,16 +17,8 @@ pub const MAX_AGE: Duration = Duration::from_mins(5);
 /// What a logout token has to match.
 #[derive(Clone, Debug)]
 pub struct Expected<'a> {
-    /// The configured issuer.
-    pub issuer: &'a Issuer,
-    /// The client.
-    pub client_id: &'a ClientId,
-    /// Other audiences that may stand beside it (ID-7).
-    pub trusted_audiences: &'a [Arc<str>],
-    /// The pinned algorithms: the same as for ID tokens (BC-2).
-    pub algorithms: &'a [Algorithm],
-    /// Clock skew that is tolerated, at most 60 s.
-    pub leeway: Duration,
+    /// Issuer, client, algorithms (the same as for ID tokens, BC-2) and clock skew.
+    pub trust: Trust<'a>,
     /// Whether `exp` and `typ: logout+jwt` are demanded, as the specification does since its errata
     /// set 1; older providers send neither (BC-3, BC-7).
     pub strict: bool,
@@ -78,15 +70,14 @@ pub fn verify(
     expected: &Expected<'_>,
     now: UnixTime,
 ) -> Result<LogoutToken, TokenError> {
-    let token = token::verify::verify(raw.expose(), keys, expected.algorithms)?;
+    let token = expected.trust.verified(raw, keys)?;
     Ok(check(&token, expected, now)?)
 }
 
 fn check(token: &Verified, expected: &Expected<'_>, now: UnixTime) -> Result<LogoutToken, RuleError> {
-    let (claims, leeway) = (&token.claims, expected.leeway);
+    let (claims, leeway) = (&token.claims, expected.trust.leeway);
     rules::logout_token_type(token.typ.as_deref(), expected.strict)?;
-    rules::issuer(claims, &expected.issuer.0)?;
-    rules::audience(claims, &expected.client_id.0, expected.trusted_audiences)?;
+    expected.trust.check_parties(claims)?;
     rules::issued_at(claims, now, leeway, MAX_AGE)?;
     if expected.strict || claims.has("exp") {
         rules::expiry(claims, now, leeway)?;
@@ -117,6 +108,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::oidc::ClientId;
+    use crate::token::Algorithm;
     use crate::token::sign::SigningKey;
 
     const NOW: UnixTime = UnixTime::from_secs(1_700_000_000);
@@ -152,15 +145,14 @@ mod tests {
         let token = KEY.sign_parts(header.to_string().as_bytes(), claims.to_string().as_bytes()).unwrap();
         let keys = json!({"keys": [KEY.public_jwk().unwrap()]});
         let keys = KeySet::parse(keys.to_string().as_bytes()).unwrap();
-        let expected = Expected {
+        let trust = Trust {
             issuer: &Issuer("https://op.test".into()),
             client_id: &ClientId("client".into()),
             trusted_audiences: &[],
             algorithms: &[Algorithm::ES256],
             leeway: Duration::from_secs(30),
-            strict,
         };
-        verify(&Secret::new(token), &keys, &expected, NOW)
+        verify(&Secret::new(token), &keys, &Expected { trust, strict }, NOW)
     }
 
     #[test]

@@ -17,10 +17,12 @@ pub mod userinfo;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::token::rules::RuleError;
-use crate::token::verify::VerifyError;
-use crate::token::{Claims, printable};
+use crate::secret::Secret;
+use crate::token::rules::{self, RuleError};
+use crate::token::verify::{Verified, VerifyError};
+use crate::token::{self, Algorithm, Claims, KeySet, printable};
 use crate::web::media_type;
 
 /// The issuer identifier of a provider, compared byte for byte (ID-6).
@@ -37,6 +39,35 @@ pub struct ClientId(pub Arc<str>);
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct ProviderId(pub Arc<str>);
+
+/// Whose tokens count, whom they have to be for, and what they may be signed with: what every token of a
+/// provider has to match, whatever it says.
+#[derive(Clone, Copy, Debug)]
+pub struct Trust<'a> {
+    /// The configured issuer.
+    pub issuer: &'a Issuer,
+    /// The client.
+    pub client_id: &'a ClientId,
+    /// Other audiences that may stand beside it (ID-7).
+    pub trusted_audiences: &'a [Arc<str>],
+    /// The pinned algorithms (ID-2, BC-2, UI-2).
+    pub algorithms: &'a [Algorithm],
+    /// Clock skew that is tolerated, at most 60 s.
+    pub leeway: Duration,
+}
+
+impl Trust<'_> {
+    /// Verifies the signature; until that holds, claims are only what somebody wrote.
+    fn verified(&self, raw: &Secret<String>, keys: &KeySet) -> Result<Verified, VerifyError> {
+        token::verify::verify(raw.expose(), keys, self.algorithms)
+    }
+
+    /// ID-6, ID-7: of this issuer, for this client.
+    fn check_parties(&self, claims: &Claims) -> Result<(), RuleError> {
+        rules::issuer(claims, &self.issuer.0)?;
+        rules::audience(claims, &self.client_id.0, self.trusted_audiences)
+    }
+}
 
 /// Why an ID token or a logout token was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,18 +1,15 @@
 //! The `UserInfo` request and answer (OpenID Connect Core 5.3, UI-1 to UI-3).
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use http::StatusCode;
 use http::header::{ACCEPT, AUTHORIZATION, HeaderValue};
 use url::Url;
 
-use super::{ClientId, Issuer, TokenError};
+use super::{TokenError, Trust};
 use crate::clock::UnixTime;
 use crate::secret::Secret;
 use crate::token::rules::{self, RuleError};
 use crate::token::verify::Verified;
-use crate::token::{self, Algorithm, Claims, KeySet};
+use crate::token::{Claims, KeySet};
 use crate::web::media_type;
 
 /// Members that a `UserInfo` answer never overrides (UI-3).
@@ -78,21 +75,6 @@ pub enum Answer {
     Signed(Secret<String>),
 }
 
-/// What a signed answer has to match.
-#[derive(Clone, Debug)]
-pub struct Expected<'a> {
-    /// The configured issuer.
-    pub issuer: &'a Issuer,
-    /// The client.
-    pub client_id: &'a ClientId,
-    /// Other audiences that may stand beside it (ID-7).
-    pub trusted_audiences: &'a [Arc<str>],
-    /// The pinned algorithms.
-    pub algorithms: &'a [Algorithm],
-    /// Clock skew that is tolerated, at most 60 s.
-    pub leeway: Duration,
-}
-
 /// Reads the answer: JSON, or a JWT (`application/jwt`). `signed` says that signing was agreed on.
 ///
 /// Core 5.3.2; UI-2: a client that registered for signed answers takes no other.
@@ -129,24 +111,23 @@ fn signed_answer(body: &[u8]) -> Result<Answer, UserinfoError> {
 pub fn verify(
     raw: &Secret<String>,
     keys: &KeySet,
-    expected: &Expected<'_>,
+    trust: &Trust<'_>,
     now: UnixTime,
 ) -> Result<Claims, TokenError> {
-    let token = token::verify::verify(raw.expose(), keys, expected.algorithms)?;
-    check_claims(&token, expected, now)?;
+    let token = trust.verified(raw, keys)?;
+    check_claims(&token, trust, now)?;
     Ok(token.claims)
 }
 
-fn check_claims(token: &Verified, expected: &Expected<'_>, now: UnixTime) -> Result<(), RuleError> {
+fn check_claims(token: &Verified, trust: &Trust<'_>, now: UnixTime) -> Result<(), RuleError> {
     let claims = &token.claims;
     rules::id_token_type(token.typ.as_deref())?;
     rules::no_events(claims)?;
-    rules::issuer(claims, &expected.issuer.0)?;
-    rules::audience(claims, &expected.client_id.0, expected.trusted_audiences)?;
+    trust.check_parties(claims)?;
     if claims.has("exp") {
-        rules::expiry(claims, now, expected.leeway)?;
+        rules::expiry(claims, now, trust.leeway)?;
     }
-    rules::not_before(claims, now, expected.leeway)
+    rules::not_before(claims, now, trust.leeway)
 }
 
 /// Lets claims through that are about the subject of the ID token.
@@ -166,10 +147,14 @@ pub fn about(sub: &str, claims: Claims) -> Result<Claims, UserinfoError> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http::header::CONTENT_TYPE;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::oidc::{ClientId, Issuer};
+    use crate::token::Algorithm;
     use crate::token::sign::SigningKey;
 
     fn answer(status: u16, content_type: &str, body: &'static str) -> http::Response<bytes::Bytes> {
@@ -246,7 +231,7 @@ mod tests {
         let set = json!({ "keys": [key.public_jwk().unwrap()] }).to_string();
         let keys = KeySet::parse(set.as_bytes()).unwrap();
         let (issuer, client_id) = (Issuer("https://op.test".into()), ClientId("client".into()));
-        let expected = Expected {
+        let trust = Trust {
             issuer: &issuer,
             client_id: &client_id,
             trusted_audiences: &[],
@@ -259,7 +244,7 @@ mod tests {
             claims.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
             let header = json!({ "alg": "ES256", "kid": "k1", "typ": typ }).to_string();
             let token = key.sign_parts(header.as_bytes(), claims.to_string().as_bytes()).unwrap();
-            verify(&Secret::new(token), &keys, &Expected { algorithms, ..expected.clone() }, NOW)
+            verify(&Secret::new(token), &keys, &Trust { algorithms, ..trust }, NOW)
         };
         let es256 = [Algorithm::ES256];
         assert!(verdict(json!({}), "JWT", &es256).is_ok(), "neither iat nor exp is needed");

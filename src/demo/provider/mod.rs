@@ -175,7 +175,7 @@ mod tests {
 
     use super::*;
     use crate::oidc::id_token::{Expected, verify};
-    use crate::oidc::{ClientId, Issuer};
+    use crate::oidc::{ClientId, Issuer, Trust};
     use crate::token::KeySet;
 
     const ISSUER: &str = "http://127.0.0.1:1";
@@ -324,15 +324,18 @@ mod tests {
         let tokens = tokens.json();
         let token = |name: &str| Secret::new(tokens[name].as_str().unwrap().to_owned());
         let keys = KeySet::parse(provider.get("/jwks", &[]).await.body.as_bytes()).unwrap();
-        let expected = Expected {
+        let trust = Trust {
             issuer: &Issuer(ISSUER.into()),
             client_id: &ClientId("gateway".into()),
             trusted_audiences: &[],
             algorithms: &[Algorithm::RS256],
+            leeway: std::time::Duration::ZERO,
+        };
+        let expected = Expected {
+            trust,
             nonce: &Secret::new("n1".to_owned()),
             access_token: &token("access_token"),
             code: &Secret::new(code.clone()),
-            leeway: std::time::Duration::ZERO,
         };
         let claims = verify(&token("id_token"), &keys, &expected, Clock::system().now()).unwrap();
         assert_eq!(claims.string("sub"), Ok(Some("demo-1002")));
