@@ -193,15 +193,17 @@ impl Refresh {
             Changed::Lost => return Ok(Outcome::Later),
         }
         self.tell_done();
-        self.ask_anew(lease, &fresh.access_token).await
+        self.ask_anew(lease, &fresh.access_token, &session.claims).await
     }
 
     /// Claims that the ID token has not come from userinfo, and only what it says now counts.
-    async fn ask_anew(&self, lease: &Lease, access_token: &Secret<String>) -> Result<Outcome, StoreError> {
-        let Some(session) = self.shared.sessions.read(self.session.key).await? else {
-            return Ok(Outcome::Ended);
-        };
-        let userinfo = match self.provider.fresh_userinfo(access_token, &session.claims).await {
+    async fn ask_anew(
+        &self,
+        lease: &Lease,
+        access_token: &Secret<String>,
+        claims: &Claims,
+    ) -> Result<Outcome, StoreError> {
+        let userinfo = match self.provider.fresh_userinfo(access_token, claims).await {
             Ok(userinfo) => userinfo.unwrap_or_default(),
             Err(error) => {
                 self.tell("userinfo", &error.to_string());
