@@ -298,6 +298,15 @@ impl Scene {
         self.op().hold = Some((arrived, may_go_on));
         (has_arrived, go_on)
     }
+
+    /// A client whose request waits for a refresh that is held.
+    fn wait_in_a_refresh(&self, cookie: &str) -> (Client, Sender<()>) {
+        let (arrived, go_on) = self.hold();
+        let mut client = self.gateway.connect();
+        client.send(request(cookie, "/"));
+        arrived.recv_timeout(PATIENCE).unwrap();
+        (client, go_on)
+    }
 }
 
 #[test]
@@ -502,10 +511,7 @@ fn a_client_that_hangs_up_does_not_end_the_refresh() {
     let scene = Scene::new();
     let cookie = scene.sign_in();
     scene.advance(LIFE);
-    let (arrived, go_on) = scene.hold();
-    let mut client = scene.gateway.connect();
-    client.send(request(&cookie, "/"));
-    arrived.recv_timeout(PATIENCE).unwrap();
+    let (client, go_on) = scene.wait_in_a_refresh(&cookie);
     drop(client);
     go_on.send(()).unwrap();
     scene.wait_for("userinfo is asked with what came", |op| !op.userinfos.is_empty());
@@ -518,10 +524,7 @@ fn a_sign_out_in_the_middle_of_a_refresh_stays_a_sign_out() {
     let scene = Scene::new();
     let cookie = scene.sign_in();
     scene.advance(LIFE);
-    let (arrived, go_on) = scene.hold();
-    let mut client = scene.gateway.connect();
-    client.send(request(&cookie, "/"));
-    arrived.recv_timeout(PATIENCE).unwrap();
+    let (mut client, go_on) = scene.wait_in_a_refresh(&cookie);
     let shared = Arc::clone(scene.gateway.gateway.shared());
     let page = shared.runtime.block_on(shared.store.list(None, 10)).unwrap();
     let keys: Vec<StoreKey> = page.records.iter().map(|stored| stored.record.key).collect();
