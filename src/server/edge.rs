@@ -299,7 +299,6 @@ impl ProxyHttp for Edge {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<bool> {
         let exchange = exchange_of(ctx)?;
-        convert::forget_spelling(session.req_header_mut());
         exchange.record.user_agent = session.req_header().headers.get(USER_AGENT).cloned();
         if !exchange.websocket {
             // PP-10: any other upgrade is not known here, and to the upstream there is none.
@@ -308,7 +307,10 @@ impl ProxyHttp for Edge {
         // DO-7: a panic is this request's and nobody else's.
         let verdict = AssertUnwindSafe(self.verdict(session, exchange)).catch_unwind().await;
         let reply = match verdict {
-            Ok(Verdict::Forward) => return Ok(false),
+            Ok(Verdict::Forward) => {
+                convert::forget_spelling(session.req_header_mut());
+                return Ok(false);
+            }
             Ok(Verdict::Answer(reply)) => reply,
             Err(_) => self.after_panic(session.req_header(), exchange),
         };
