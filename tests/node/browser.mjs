@@ -105,7 +105,8 @@ const SCENARIOS = {
       await page.getByRole('button', { name: 'Continue', exact: true }).click();
     };
     await page.goto(origin + path);
-    const focused = await page.evaluate(() => document.activeElement.id);
+    // A browser gives the focus when it first draws the page, which may be after it was loaded.
+    const focused = await (await page.waitForFunction(() => document.activeElement.id)).jsonValue();
     for (const colorScheme of ['light', 'dark']) {
       await page.emulateMedia({ colorScheme });
       await shoot(page, `fresh-${colorScheme}`);
