@@ -30,6 +30,7 @@ mod operation;
 mod providers;
 mod proxy;
 mod pushed_requests;
+mod refresh;
 mod sessions;
 mod sign_in;
 mod sign_out;

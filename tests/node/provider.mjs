@@ -124,7 +124,17 @@ function configuration(settings, keys) {
     // Claims of scopes come from userinfo, as with most providers, not in the ID token.
     conformIdTokenClaims: true,
     pkce: { required: () => true },
-    ttl: { AccessToken: settings.access_token_ttl ?? 3600, IdToken: 3600, Session: 86400, Grant: 86400, Interaction: 600 },
+    ttl: {
+      AccessToken: settings.access_token_ttl ?? 3600,
+      RefreshToken: 86400,
+      IdToken: 3600,
+      Session: 86400,
+      Grant: 86400,
+      Interaction: 600,
+    },
+    // Without `offline_access` too, as most providers do. A token that comes twice takes all of its grant back.
+    issueRefreshToken: async (_ctx, client) => client.grantTypeAllowed('refresh_token'),
+    rotateRefreshToken: true,
     // It does not call loopback addresses unless told that they are meant.
     fetch: (url, options) => globalThis.fetch(url, { ...options, dispatcher: undefined }),
     features: {
@@ -199,6 +209,8 @@ async function readForm(request) {
 class CertifiedProvider {
   counts = {};
   lastTokenRequest = null;
+  revokedGrants = 0;
+  tokenDelay = 0;
 
   constructor(settings) {
     this.settings = settings;
@@ -211,6 +223,7 @@ class CertifiedProvider {
   rebuild() {
     this.provider = new Provider(this.settings.issuer, configuration(this.settings, this.keys));
     this.provider.on('server_error', (_ctx, error) => console.error(error));
+    this.provider.on('grant.revoked', () => { this.revokedGrants += 1; });
     this.answer = this.provider.callback();
   }
 
@@ -252,7 +265,10 @@ class CertifiedProvider {
     }
     const name = endpoint(below);
     this.counts[name] = (this.counts[name] ?? 0) + 1;
-    if (name === 'token') this.note(request);
+    if (name === 'token') {
+      this.note(request);
+      this.delay(response);
+    }
     const login = below.match(/^\/interaction\/([\w-]+)$/);
     if (login) {
       await this.interaction(request, response, `${this.mount}${below}`);
@@ -280,6 +296,14 @@ class CertifiedProvider {
     });
   }
 
+  // What was asked for is done at once, and told late.
+  delay(response) {
+    const { tokenDelay } = this;
+    if (!tokenDelay) return;
+    const end = response.end.bind(response);
+    response.end = (...body) => setTimeout(() => end(...body), tokenDelay);
+  }
+
   async interaction(request, response, action) {
     if (request.method !== 'POST') {
       await this.provider.interactionDetails(request, response);
@@ -298,7 +322,12 @@ class CertifiedProvider {
 const COMMANDS = {
   // How often each endpoint was called: `{ "token": 1, ".well-known/openid-configuration": 2, … }`.
   async counts(op) {
-    return { counts: op.counts, last_token_request: op.lastTokenRequest };
+    return { counts: op.counts, last_token_request: op.lastTokenRequest, revoked_grants: op.revokedGrants };
+  },
+  // The answers of the token endpoint come this much later.
+  async delay_tokens(op, { milliseconds }) {
+    op.tokenDelay = milliseconds;
+    return {};
   },
   // New signing keys first; the old ones stay published (or go, with `forget`).
   async rotate_keys(op, { forget }) {

@@ -1,5 +1,7 @@
 //! A provider that nobody here wrote: the OpenID-certified `oidc-provider` from npm.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::certificate::{Authority, Certificate};
@@ -27,6 +29,7 @@ pub struct Builder {
     port: u16,
     hosts: Vec<String>,
     backchannel_logout: Option<String>,
+    has_refresh_tokens: bool,
 }
 
 /// The provider; accounts `alice`, `bob` and `carol`, the password is the name.
@@ -50,6 +53,7 @@ impl CertifiedProvider {
             port: ports::free(),
             hosts: vec![format!("https://{WIKI}")],
             backchannel_logout: None,
+            has_refresh_tokens: false,
         }
     }
 }
@@ -87,6 +91,15 @@ impl Builder {
     #[must_use]
     pub fn requires_pushed_requests(mut self) -> Self {
         self.settings["requires_pushed_requests"] = json!(true);
+        self
+    }
+
+    /// Access tokens live for this many seconds, and every sign-in gets a refresh token, which a refresh
+    /// replaces. One that comes twice ends all that its sign-in gave.
+    #[must_use]
+    pub fn refresh_tokens(mut self, access_token_secs: u64) -> Self {
+        self.settings["access_token_ttl"] = json!(access_token_secs);
+        self.has_refresh_tokens = true;
         self
     }
 
@@ -133,6 +146,9 @@ impl Builder {
         });
         if let Some(secret) = secret(method) {
             client["client_secret"] = json!(secret);
+        }
+        if self.has_refresh_tokens {
+            client["grant_types"] = json!(["authorization_code", "refresh_token"]);
         }
         if method == "tls_client_auth" {
             client["tls_client_auth_san_dns"] = json!(CLIENT_NAME);
@@ -190,6 +206,16 @@ impl CertifiedProvider {
     /// What the client showed at the token endpoint: the scheme of `Authorization`, the parameters' names.
     pub fn last_token_request(&mut self) -> Value {
         self.program.ask(&json!({ "command": "counts" }))["last_token_request"].clone()
+    }
+
+    /// How many sign-ins it took back all tokens of: at a sign-out, or because a refresh token came twice.
+    pub fn revoked_grants(&mut self) -> u64 {
+        self.program.ask(&json!({ "command": "counts" }))["revoked_grants"].as_u64().unwrap_or(0)
+    }
+
+    /// Does at once what the token endpoint is asked for, and answers this much later.
+    pub fn delay_tokens(&mut self, delay: Duration) {
+        self.program.ask(&json!({ "command": "delay_tokens", "milliseconds": delay.as_millis() }));
     }
 
     /// Signs with new keys from now on; the old ones stay published unless `forget`.

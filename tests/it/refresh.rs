@@ -1,0 +1,129 @@
+//! Refreshes at a provider that nobody here wrote, which replaces a refresh token at each use and takes
+//! back all that a sign-in gave when one comes twice.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::support::browser::Browser;
+use crate::support::certified_provider::CertifiedProvider;
+use crate::support::client::{Connection, Request};
+use crate::support::gateway::{Gateway, WIKI};
+use crate::support::upstream::Upstream;
+use crate::support::wait_for;
+
+const PAGE: &str = "https://wiki.test/page";
+
+/// How long an access token lives: the shortest life that counts.
+const LIFE: Duration = Duration::from_secs(10);
+
+/// How many requests come at once.
+const AT_ONCE: usize = 50;
+
+/// An application, the provider, and gateways that share their sessions.
+struct Stage {
+    provider: CertifiedProvider,
+    gateways: Vec<Gateway>,
+    _upstream: Upstream,
+}
+
+impl Stage {
+    fn on_disk() -> Self {
+        let (upstream, provider) = (Upstream::start(), provider());
+        let gateway = Gateway::in_front_of(&upstream).provider(provider.entry()).start();
+        Self { provider, gateways: vec![gateway], _upstream: upstream }
+    }
+
+    /// Signs somebody in at one of the gateways, and lets all of them see the session.
+    fn sign_in(&self, at: usize) -> Browser {
+        let mut browser = Browser::new(&self.gateways[at % self.gateways.len()]);
+        assert_eq!(browser.sign_in(PAGE, "alice").status(), 200);
+        for gateway in &self.gateways {
+            assert_eq!(elsewhere(&browser, gateway).get(PAGE).status, 200);
+        }
+        browser
+    }
+
+    /// A request at the first gateway that waits for a refresh which the provider has been asked for.
+    fn wait_in_a_refresh(&mut self, browser: &Browser) -> Connection {
+        let before = self.provider.calls("token");
+        let cookies = browser.jar.field(&PAGE.parse().unwrap(), false).expect("a session");
+        let request = Request::get("/page").with("Host", WIKI).with("Cookie", &cookies);
+        let mut connection = self.gateways[0].place(WIKI).connect().unwrap();
+        connection.send(&request.bytes()).unwrap();
+        wait_for("the refresh", || (self.provider.calls("token") > before).then_some(()));
+        connection
+    }
+
+    /// Requests of one browser over all gateways at the same time; their statuses.
+    fn at_once(&self, browser: &Browser, count: usize) -> Vec<u16> {
+        thread::scope(|scope| {
+            let get = |gateway| {
+                let mut tab = elsewhere(browser, gateway);
+                scope.spawn(move || tab.get(PAGE).status)
+            };
+            let tabs: Vec<_> = self.gateways.iter().cycle().take(count).map(get).collect();
+            tabs.into_iter().map(|tab| tab.join().unwrap()).collect()
+        })
+    }
+}
+
+fn provider() -> CertifiedProvider {
+    CertifiedProvider::builder().refresh_tokens(LIFE.as_secs()).start()
+}
+
+/// The same browser, whose requests come to this gateway.
+fn elsewhere(browser: &Browser, gateway: &Gateway) -> Browser {
+    let mut tab = browser.clone();
+    tab.finds(&format!("https://{WIKI}"), gateway.place(WIKI));
+    tab
+}
+
+/// Signs `rounds` people in, lets their tokens grow old, and asks for each of them [`AT_ONCE`] times at once.
+fn every_round_is_one_refresh(mut stage: Stage, rounds: usize) {
+    let browsers: Vec<Browser> = (0..rounds).map(|round| stage.sign_in(round)).collect();
+    let mut tokens = stage.provider.calls("token");
+    thread::sleep(LIFE);
+    for (round, browser) in browsers.iter().enumerate() {
+        assert_eq!(stage.at_once(browser, AT_ONCE), [200; AT_ONCE], "round {round}");
+        tokens += 1;
+        assert_eq!(stage.provider.calls("token"), tokens, "round {round}: one refresh");
+    }
+    assert_eq!(stage.provider.revoked_grants(), 0, "no refresh token came twice");
+    thread::sleep(LIFE);
+    for (round, browser) in browsers.iter().enumerate() {
+        assert_eq!(stage.at_once(browser, 1), [200], "round {round}: what came is good for the next");
+    }
+}
+
+#[test]
+fn rf_160_fifty_requests_with_an_old_token_are_one_refresh_at_a_provider_that_rotates() {
+    every_round_is_one_refresh(Stage::on_disk(), 10);
+}
+
+#[test]
+fn a_gateway_that_dies_in_a_refresh_sends_nothing_twice_and_loses_no_session() {
+    let mut stage = Stage::on_disk();
+    let browser = stage.sign_in(0);
+    thread::sleep(LIFE);
+    stage.provider.delay_tokens(Duration::from_secs(5));
+    let before = stage.provider.calls("token");
+    let _waiting = stage.wait_in_a_refresh(&browser);
+    stage.gateways[0].kill9();
+    stage.provider.delay_tokens(Duration::ZERO);
+    stage.gateways[0].restart();
+    assert_eq!(stage.at_once(&browser, AT_ONCE), [200; AT_ONCE], "the session lives");
+    assert_eq!(stage.provider.calls("token"), before + 1, "what was sent is not sent again");
+    assert_eq!(stage.provider.revoked_grants(), 0);
+}
+
+#[test]
+fn a_refresh_goes_on_when_whoever_waited_for_it_went_away() {
+    let mut stage = Stage::on_disk();
+    let browser = stage.sign_in(0);
+    thread::sleep(LIFE);
+    stage.provider.delay_tokens(Duration::from_secs(5));
+    let before = stage.provider.calls("token");
+    drop(stage.wait_in_a_refresh(&browser));
+    assert_eq!(stage.at_once(&browser, AT_ONCE), [200; AT_ONCE]);
+    assert_eq!(stage.provider.calls("token"), before + 1, "one refresh for all of them");
+}
