@@ -123,7 +123,7 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::store::memory::MemoryStore;
-    use crate::store::{Index, Lease, Page, Record, Replaced, StoreError, StoreKey, Stored};
+    use crate::store::{Change, Cursor, Index, Lease, Page, Record, Replaced, StoreError, StoreKey, Stored};
     use crate::telemetry::Events;
 
     /// A store whose disk fails, or hangs.
@@ -187,8 +187,11 @@ mod tests {
         async fn release(&self, _: Lease) -> Result<(), StoreError> {
             failed()
         }
-        async fn list(&self, _: Option<StoreKey>, _: usize) -> Result<Page, StoreError> {
+        async fn list(&self, _: Option<Cursor>, _: usize) -> Result<Page, StoreError> {
             failed()
+        }
+        fn changes(&self) -> Option<tokio::sync::broadcast::Receiver<Change>> {
+            None
         }
     }
 

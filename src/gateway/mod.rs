@@ -355,7 +355,7 @@ mod tests {
     use super::*;
     use crate::oidc::Issuer;
     use crate::oidc::logout_token::{LogoutToken, Whose};
-    use crate::store::{Index, Lease, Page, Record, Replaced, StoreError, StoreKey, Stored};
+    use crate::store::{Change, Cursor, Index, Lease, Page, Record, Replaced, StoreError, StoreKey, Stored};
 
     async fn verdict(rig: &Rig, request: &Owned) -> Result<bool, Refusal> {
         let plan = rig.gateway.decide(&request.request()).await;
@@ -629,8 +629,11 @@ mod tests {
         async fn release(&self, lease: Lease) -> Result<(), StoreError> {
             self.inner.release(lease).await
         }
-        async fn list(&self, cursor: Option<StoreKey>, limit: usize) -> Result<Page, StoreError> {
+        async fn list(&self, cursor: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
             self.inner.list(cursor, limit).await
+        }
+        fn changes(&self) -> Option<tokio::sync::broadcast::Receiver<Change>> {
+            self.inner.changes()
         }
         async fn ping(&self) -> Result<(), StoreError> {
             self.check()

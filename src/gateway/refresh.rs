@@ -22,7 +22,7 @@ use crate::oidc::userinfo::{PROTECTED, UserinfoError};
 use crate::secret::Secret;
 use crate::session::refresh::{Due, Schedule};
 use crate::session::{Limits, Session};
-use crate::store::{Lease, Replaced, StoreError, StoreKey};
+use crate::store::{Lease, Replaced, StoreError};
 use crate::token::Claims;
 use crate::token::jws::Jws;
 
@@ -84,10 +84,9 @@ impl Refresh {
 
     /// Waits for the lease, or for whoever holds it.
     async fn in_turn(&self) -> Result<Outcome, StoreError> {
-        let key = StoreKey::derive("refresh lease", &[&self.session.key.0]);
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
-            if let Some(lease) = self.shared.store.lease(key, LEASE).await? {
+            if let Some(lease) = self.shared.store.lease(self.session.key, LEASE).await? {
                 let outcome = self.holding(&lease, self.refresh(&lease)).await;
                 // It runs out by itself too.
                 self.shared.store.release(lease).await.ok();

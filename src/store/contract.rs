@@ -3,13 +3,14 @@
 //! A backend takes part with a module that calls `for_each_case!` with an expression which opens a
 //! [`Fixture`]: every case then runs as a test of its own, on a fresh store of that backend.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use super::{Index, Lease, Page, Record, Replaced, SessionStore, StoreKey, Stored};
+use super::{Cursor, Index, Lease, Page, Record, Replaced, SessionStore, StoreKey, Stored};
 use crate::clock::{Clock, UnixTime};
 use crate::telemetry::Events;
 
@@ -67,9 +68,11 @@ macro_rules! for_each_case {
             a_released_lease_can_be_taken_and_the_old_one_changes_nothing
             a_lease_that_ran_out_changes_nothing_for_its_old_holder
             records_marks_and_leases_under_one_key_do_not_meet
-            pages_come_in_the_order_of_keys_and_end
+            every_record_is_on_a_page_and_the_pages_end
+            a_record_that_lives_all_the_while_is_on_a_page
             pages_skip_what_has_ended
-            a_cursor_need_not_be_stored
+            the_page_after_a_cursor_is_there_again
+            a_cursor_of_no_store_is_an_error
             a_page_for_nothing_is_a_page_for_one
             what_has_ended_is_absent_everywhere
             nothing_lives_for_no_time
@@ -156,24 +159,26 @@ impl Fixture {
         futures::future::try_join_all(marks).await.unwrap();
     }
 
-    async fn page(&self, cursor: Option<StoreKey>, limit: usize) -> Page {
+    async fn page(&self, cursor: Option<Cursor>, limit: usize) -> Page {
         self.store.list(cursor, limit).await.unwrap()
     }
 
-    /// The keys of all pages, and how many pages there were.
-    async fn all_pages(&self, limit: usize) -> (Vec<StoreKey>, usize) {
-        let (mut keys, mut pages, mut cursor) = (Vec::new(), 0, None);
-        loop {
+    /// What is on the page of a cursor and on those after it.
+    async fn pages_from(&self, mut cursor: Option<Cursor>, limit: usize) -> BTreeMap<StoreKey, Stored> {
+        let mut listed = BTreeMap::new();
+        for _ in 0..100 {
             let page = self.page(cursor, limit).await;
-            assert!(page.records.len() <= limit, "page {pages}");
-            assert!(pages < 100, "the pages don't end");
-            keys.extend(page.records.iter().map(|stored| stored.record.key));
-            pages += 1;
+            listed.extend(page.records.into_iter().map(|stored| (stored.record.key, stored)));
             cursor = page.next;
             if cursor.is_none() {
-                return (keys, pages);
+                return listed;
             }
         }
+        panic!("the pages don't end");
+    }
+
+    async fn listed(&self, limit: usize) -> Vec<StoreKey> {
+        self.pages_from(None, limit).await.into_keys().collect()
     }
 }
 
@@ -311,18 +316,20 @@ async fn a_replace_moves_the_end_either_way(on: &Fixture) {
 async fn a_replace_under_a_lease_needs_that_lease(on: &Fixture) {
     on.keep_the_sweep_busy(MINUTE).await;
     on.put(record(key(1), &[], "one"), HOUR).await;
-    let lost = on.lease(key(9), MINUTE).await.unwrap();
+    let lost = on.lease(key(1), MINUTE).await.unwrap();
     on.clock.advance(MINUTE);
     let try_with = async |version, lease: &Lease| {
         on.store.replace(record(key(1), &[], "two"), HOUR, version, Some(lease)).await.unwrap()
     };
     assert_eq!(try_with(1, &lost).await, Replaced::Conflict, "ran out, not taken again");
-    let held = on.lease(key(9), MINUTE).await.unwrap();
+    let held = on.lease(key(1), MINUTE).await.unwrap();
     assert_eq!(try_with(1, &lost).await, Replaced::Conflict, "an older fence");
     let later = Lease { fence: held.fence + 1, ..held };
     assert_eq!(try_with(1, &later).await, Replaced::Conflict, "a fence that was never granted");
     let elsewhere = Lease { key: key(8), ..held };
-    assert_eq!(try_with(1, &elsewhere).await, Replaced::Conflict, "of another key");
+    assert_eq!(try_with(1, &elsewhere).await, Replaced::Conflict, "that was never granted on another key");
+    let elsewhere = on.lease(key(8), MINUTE).await.unwrap();
+    assert_eq!(try_with(1, &elsewhere).await, Replaced::Conflict, "held, on another key");
     assert_eq!(try_with(7, &held).await, Replaced::Conflict, "the lease does not excuse the version");
     assert_eq!(on.get(key(1)).await.unwrap().record.payload, "one");
     assert_eq!(try_with(1, &held).await, Replaced::Done(2), "held");
@@ -536,13 +543,13 @@ async fn a_released_lease_can_be_taken_and_the_old_one_changes_nothing(on: &Fixt
 
 async fn a_lease_that_ran_out_changes_nothing_for_its_old_holder(on: &Fixture) {
     on.keep_the_sweep_busy(MINUTE).await;
-    on.put(record(key(9), &[], "one"), HOUR).await;
+    on.put(record(key(1), &[], "one"), HOUR).await;
     let lost = on.lease(key(1), MINUTE).await.unwrap();
     on.clock.advance(MINUTE);
     let held = on.lease(key(1), MINUTE).await.unwrap();
     assert!(!on.store.extend(&lost, HOUR).await.unwrap());
     on.store.release(lost.clone()).await.unwrap();
-    let replaced = on.store.replace(record(key(9), &[], "lost"), HOUR, 1, Some(&lost)).await.unwrap();
+    let replaced = on.store.replace(record(key(1), &[], "lost"), HOUR, 1, Some(&lost)).await.unwrap();
     assert_eq!(replaced, Replaced::Conflict);
     assert_eq!(on.lease(key(1), MINUTE).await, None, "still held by the other");
     on.clock.advance(MINUTE);
@@ -561,19 +568,39 @@ async fn records_marks_and_leases_under_one_key_do_not_meet(on: &Fixture) {
     assert!(on.is_marked(key(1)).await);
 }
 
-async fn pages_come_in_the_order_of_keys_and_end(on: &Fixture) {
+async fn every_record_is_on_a_page_and_the_pages_end(on: &Fixture) {
+    assert_eq!(on.listed(10).await, [], "an empty store");
     for n in [4, 2, 9, 7, 1, 3] {
         on.put(record(nth(n), &[alice()], "one"), HOUR).await;
     }
-    let sorted = [1, 2, 3, 4, 7, 9].map(nth);
-    for (limit, pages) in [(1, 6), (2, 3), (4, 2), (5, 2), (6, 1), (usize::MAX, 1)] {
-        let (keys, count) = on.all_pages(limit).await;
-        assert_eq!(keys, sorted, "limit {limit}");
-        assert_eq!(count, pages, "limit {limit}");
+    for limit in [1, 2, 4, 5, 6, usize::MAX] {
+        assert_eq!(on.listed(limit).await, [1, 2, 3, 4, 7, 9].map(nth), "limit {limit}");
     }
-    let first = on.page(None, 1).await;
+    let listed = on.pages_from(None, 10).await;
     let expected = Stored { record: record(nth(1), &[alice()], "one"), version: 1, expires_at: START + HOUR };
-    assert_eq!(first.records, [expected]);
+    assert_eq!(listed[&nth(1)], expected);
+}
+
+async fn a_record_that_lives_all_the_while_is_on_a_page(on: &Fixture) {
+    for n in 0..60 {
+        on.put(record(key(n), &[], "stays"), HOUR).await;
+    }
+    let (mut listed, mut cursor) = (Vec::new(), None);
+    for round in 0..200 {
+        let page = on.page(cursor, 5).await;
+        listed.extend(page.records.iter().map(|stored| stored.record.key));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+        on.put(record(key(100 + round), &[], "comes"), HOUR).await;
+        on.store.replace(record(key(round % 60), &[], "changes"), HOUR, 1, None).await.unwrap();
+        on.store.remove(key(100 + round / 2)).await.unwrap();
+    }
+    assert_eq!(cursor, None, "the pages don't end");
+    for n in 0..60 {
+        assert!(listed.contains(&key(n)), "{n}");
+    }
 }
 
 async fn pages_skip_what_has_ended(on: &Fixture) {
@@ -582,22 +609,30 @@ async fn pages_skip_what_has_ended(on: &Fixture) {
         on.put(record(nth(n), &[], "one"), ttl).await;
     }
     on.clock.advance(MINUTE);
-    let (keys, pages) = on.all_pages(2).await;
-    assert_eq!(keys, [5, 10, 15, 20].map(nth));
-    assert_eq!(pages, 2, "what has ended makes no page");
+    assert_eq!(on.listed(2).await, [5, 10, 15, 20].map(nth));
     on.clock.advance(HOUR);
-    assert_eq!(on.page(None, 10).await, Page { records: Vec::new(), next: None });
+    assert_eq!(on.listed(10).await, []);
 }
 
-async fn a_cursor_need_not_be_stored(on: &Fixture) {
-    for n in [2, 4] {
-        on.put(record(nth(n), &[], "one"), HOUR).await;
+async fn the_page_after_a_cursor_is_there_again(on: &Fixture) {
+    for n in 0..200 {
+        on.put(record(key(n), &[], "one"), HOUR).await;
     }
-    for (after, expected) in [(0, vec![2, 4]), (2, vec![4]), (3, vec![4]), (4, vec![]), (255, vec![])] {
-        let page = on.page(Some(nth(after)), 10).await;
-        let keys: Vec<_> = page.records.iter().map(|stored| stored.record.key).collect();
-        assert_eq!(keys, expected.into_iter().map(nth).collect::<Vec<_>>(), "after {after}");
-        assert_eq!(page.next, None, "after {after}");
+    let first = on.page(None, 10).await;
+    let cursor = Cursor::new(first.next.expect("there are more").as_str());
+    let rest = on.pages_from(Some(cursor.clone()), 10).await;
+    for stored in &first.records {
+        on.store.remove(stored.record.key).await.unwrap();
+    }
+    assert_eq!(on.pages_from(Some(cursor), 10).await, rest, "what it came after is gone");
+    assert!(200 <= first.records.len() + rest.len());
+}
+
+async fn a_cursor_of_no_store_is_an_error(on: &Fixture) {
+    on.put(record(key(1), &[], "one"), HOUR).await;
+    for text in ["", "0", "next", "AAAA", "-1", "\u{e4}", &"A".repeat(42), &"A".repeat(44)] {
+        let error = on.store.list(Some(Cursor::new(text)), 10).await.unwrap_err();
+        assert_eq!(error.reason, "the cursor is not one of this store", "{text:?}");
     }
 }
 
@@ -605,9 +640,7 @@ async fn a_page_for_nothing_is_a_page_for_one(on: &Fixture) {
     for n in [1, 2] {
         on.put(record(nth(n), &[], "one"), HOUR).await;
     }
-    let page = on.page(None, 0).await;
-    assert_eq!(page.records.len(), 1);
-    assert_eq!(page.next, Some(nth(1)));
+    assert_eq!(on.listed(0).await, [1, 2].map(nth));
 }
 
 async fn what_has_ended_is_absent_everywhere(on: &Fixture) {

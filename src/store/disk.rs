@@ -28,13 +28,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redb::Error;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot};
 
 pub use self::file::OpenError;
 use self::slot::Slot;
 use self::tables::{Snapshot, Tables};
 use self::writer::{Change, Job, Pace, Writer};
-use super::{Index, Lease, Page, Record, Replaced, SessionStore, StoreError, StoreKey, Stored};
+use super::{Cursor, Index, Lease, Page, Record, Replaced, SessionStore, StoreError, StoreKey, Stored};
 use crate::clock::{Clock, UnixTime};
 
 /// How many changes may wait; further callers wait for a place.
@@ -192,7 +192,9 @@ impl SessionStore for DiskStore {
             let Some(version) = tables.version(record.key, now)? else {
                 return Ok(Replaced::Gone);
             };
-            let held = lease.map_or(Ok(true), |lease| tables.holds(&lease, now))?;
+            let held = lease.map_or(Ok(true), |lease| {
+                Ok::<_, Error>(lease.key == record.key && tables.holds(&lease, now)?)
+            })?;
             if version != expected_version || !held {
                 return Ok(Replaced::Conflict);
             }
@@ -253,8 +255,13 @@ impl SessionStore for DiskStore {
         .await
     }
 
-    async fn list(&self, cursor: Option<StoreKey>, limit: usize) -> Result<Page, StoreError> {
-        self.read(move |snapshot, now| snapshot.page(cursor, limit.max(1), now)).await
+    async fn list(&self, cursor: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
+        let after = cursor.map(|cursor| cursor.key()).transpose()?;
+        self.read(move |snapshot, now| snapshot.page(after, limit.max(1), now)).await
+    }
+
+    fn changes(&self) -> Option<broadcast::Receiver<super::Change>> {
+        None
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

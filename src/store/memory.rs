@@ -12,8 +12,11 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::broadcast;
 
-use super::{Index, Lease, Page, Record, Replaced, SessionStore, StoreError, StoreKey, Stored};
+use super::{
+    Change, Cursor, Index, Lease, Page, Record, Replaced, SessionStore, StoreError, StoreKey, Stored,
+};
 use crate::clock::{Clock, UnixTime};
 
 /// How many entries that have ended a write takes away: more than the one it may add.
@@ -81,7 +84,8 @@ impl SessionStore for MemoryStore {
             let Some(version) = state.live(record.key, now).map(|stored| stored.version) else {
                 return Replaced::Gone;
             };
-            if version != expected_version || lease.is_some_and(|lease| !state.holds(lease, now)) {
+            let held = lease.is_none_or(|lease| lease.key == record.key && state.holds(lease, now));
+            if version != expected_version || !held {
                 return Replaced::Conflict;
             }
             let version = version.saturating_add(1);
@@ -148,8 +152,13 @@ impl SessionStore for MemoryStore {
         })
     }
 
-    async fn list(&self, cursor: Option<StoreKey>, limit: usize) -> Result<Page, StoreError> {
-        self.read(|state, now| state.page(cursor, limit.max(1), now))
+    async fn list(&self, cursor: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
+        let after = cursor.map(|cursor| cursor.key()).transpose()?;
+        self.read(|state, now| state.page(after, limit.max(1), now))
+    }
+
+    fn changes(&self) -> Option<broadcast::Receiver<Change>> {
+        None
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -264,15 +273,15 @@ impl State {
         Some(held)
     }
 
-    fn page(&self, cursor: Option<StoreKey>, limit: usize, now: UnixTime) -> Page {
-        let after = cursor.map_or(Bound::Unbounded, Bound::Excluded);
+    fn page(&self, after: Option<StoreKey>, limit: usize, now: UnixTime) -> Page {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut live = self
             .records
             .range((after, Bound::Unbounded))
             .map(|(_, stored)| stored)
             .filter(|stored| now < stored.expires_at);
         let records: Vec<_> = live.by_ref().take(limit).cloned().collect();
-        let next = live.next().and(records.last()).map(|last| last.record.key);
+        let next = live.next().and(records.last()).map(|last| Cursor::after(last.record.key));
         Page { records, next }
     }
 

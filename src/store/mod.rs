@@ -13,8 +13,11 @@ mod contract;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::broadcast;
 
 use crate::clock::UnixTime;
 
@@ -100,13 +103,57 @@ pub struct Lease {
     pub fence: u64,
 }
 
+/// Where a walk through a store goes on: text that only the store which wrote it can read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor(Box<str>);
+
+impl Cursor {
+    /// What a store wrote, perhaps handed out and given back since.
+    #[must_use]
+    pub fn new(text: impl Into<Box<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// As text, in letters that a URL takes as they are.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// After a key, in a store that walks in the order of keys.
+    fn after(key: StoreKey) -> Self {
+        Self::new(URL_SAFE_NO_PAD.encode(key.0))
+    }
+
+    /// The key that this goes on after.
+    fn key(&self) -> Result<StoreKey, StoreError> {
+        let bytes = URL_SAFE_NO_PAD.decode(&*self.0).ok().and_then(|bytes| bytes.try_into().ok());
+        bytes.map(StoreKey).ok_or_else(Self::unknown)
+    }
+
+    fn unknown() -> StoreError {
+        StoreError::new("the cursor is not one of this store")
+    }
+}
+
 /// One page of [`SessionStore::list`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Records in the order of their keys.
+    /// Records, in no particular order.
     pub records: Vec<Stored>,
     /// The cursor of the next page; `None` after the last.
-    pub next: Option<StoreKey>,
+    pub next: Option<Cursor>,
+}
+
+/// What another process did to the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// This record was written anew.
+    Written(StoreKey),
+    /// This record was removed.
+    Removed(StoreKey),
+    /// The feed was interrupted: anything may have changed meanwhile.
+    Missed,
 }
 
 /// The store did not answer. Never means "absent".
@@ -154,8 +201,8 @@ pub trait SessionStore: Send + Sync + std::fmt::Debug {
     /// Writes a record that ends after `ttl`, as version 1, over whatever was there.
     async fn put(&self, record: Record, ttl: Duration) -> Result<(), StoreError>;
 
-    /// Writes a record if the stored one has `expected_version`. Where a lease is given it must still
-    /// be held: its fence the newest of its key and not run out.
+    /// Writes a record if the stored one has `expected_version`. Where a lease is given it must be on the
+    /// record's own key and still held: its fence the newest of its key and not run out.
     async fn replace(
         &self,
         record: Record,
@@ -194,8 +241,14 @@ pub trait SessionStore: Send + Sync + std::fmt::Debug {
     /// Gives a lease back; one that was lost changes nothing.
     async fn release(&self, lease: Lease) -> Result<(), StoreError>;
 
-    /// Live records in the order of their keys, after `cursor`, at most `limit` (at least one).
-    async fn list(&self, cursor: Option<StoreKey>, limit: usize) -> Result<Page, StoreError>;
+    /// A page of live records, about `limit` of them: fewer, even none, or some more, whether or not there
+    /// is a next page. Every record that lives from the first page to the last is on at least one of them,
+    /// those that come or go meanwhile perhaps. A cursor that is not of this store is an error.
+    async fn list(&self, cursor: Option<Cursor>, limit: usize) -> Result<Page, StoreError>;
+
+    /// What other processes do to the store from now on; `None` where there are no others. A receiver that
+    /// lags has missed changes, as [`Change::Missed`] says.
+    fn changes(&self) -> Option<broadcast::Receiver<Change>>;
 
     /// Whether the store answers (for `disk`: can write).
     async fn ping(&self) -> Result<(), StoreError>;

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use tokio::sync::broadcast;
 
-use super::{Index, Lease, Page, Record, Replaced, SessionStore, StoreError, StoreKey, Stored};
+use super::{
+    Change, Cursor, Index, Lease, Page, Record, Replaced, SessionStore, StoreError, StoreKey, Stored,
+};
 use crate::telemetry::Events;
 
 /// Another store, observed.
@@ -92,8 +95,12 @@ impl SessionStore for ObservedStore {
         self.observe("release", self.inner.release(lease)).await
     }
 
-    async fn list(&self, cursor: Option<StoreKey>, limit: usize) -> Result<Page, StoreError> {
+    async fn list(&self, cursor: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
         self.observe("list", self.inner.list(cursor, limit)).await
+    }
+
+    fn changes(&self) -> Option<broadcast::Receiver<Change>> {
+        self.inner.changes()
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

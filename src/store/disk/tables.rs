@@ -8,7 +8,7 @@ use bytes::Bytes;
 use redb::{Error, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use crate::clock::UnixTime;
-use crate::store::{Index, Lease, Page, Record, StoreKey, Stored};
+use crate::store::{Cursor, Index, Lease, Page, Record, StoreKey, Stored};
 
 type Hash = &'static [u8; 32];
 
@@ -281,12 +281,12 @@ impl Snapshot<'_> {
         is_marked(&self.0.open_table(MARKS)?, key, now)
     }
 
-    /// Up to `limit` live records after `cursor`.
-    pub(super) fn page(&self, cursor: Option<StoreKey>, limit: usize, now: UnixTime) -> Result<Page, Error> {
+    /// Up to `limit` live records after a key.
+    pub(super) fn page(&self, after: Option<StoreKey>, limit: usize, now: UnixTime) -> Result<Page, Error> {
         use std::ops::Bound::{Excluded, Unbounded};
 
         let table = self.0.open_table(RECORDS)?;
-        let after = cursor.as_ref().map_or(Unbounded, |key| Excluded(&key.0));
+        let after = after.as_ref().map_or(Unbounded, |key| Excluded(&key.0));
         let mut records: Vec<Stored> = Vec::new();
         for entry in table.range::<&[u8; 32]>((after, Unbounded))? {
             let (key, row) = entry?;
@@ -294,7 +294,7 @@ impl Snapshot<'_> {
                 continue;
             };
             if records.len() == limit {
-                let next = records.last().map(|last| last.record.key);
+                let next = records.last().map(|last| Cursor::after(last.record.key));
                 return Ok(Page { records, next });
             }
             records.push(row.to_stored());
