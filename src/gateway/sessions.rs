@@ -4,20 +4,17 @@
 //! the store and the open connections of a session never disagree. Must never take an outage of the
 //! store for an absent session.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+mod ready;
+mod tokens;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::header::{HeaderName, HeaderValue};
-use tokio_util::sync::CancellationToken;
-
-use super::refresh::Outcome;
 use crate::clock::{Clock, UnixTime};
 use crate::identity::headers::HeaderTable;
 use crate::identity::{ClaimPaths, Identity};
 use crate::idp::flight::Flight;
-use crate::oidc::ProviderId;
 use crate::random::{RandomError, random_bytes};
 use crate::session::lifetime::{Verdict, expires_at};
 use crate::session::refresh::Schedule;
@@ -25,36 +22,9 @@ use crate::session::seal::{OpenError, SealError, open_record, seal_record};
 use crate::session::{KeyRing, Lifetime, Limits, Session, SessionId};
 use crate::store::{Index, Lease, Record, Replaced, SessionStore, StoreError, StoreKey};
 
-/// A session that is ready to serve requests: no tokens, headers already rendered.
-#[derive(Debug)]
-pub struct ReadySession {
-    /// The record's key in the store.
-    pub key: StoreKey,
-    /// The host that it belongs to.
-    pub host: Arc<str>,
-    /// The provider's name in the configuration.
-    pub provider: ProviderId,
-    /// Who it is.
-    pub identity: Arc<Identity>,
-    /// The identity headers for upstreams.
-    pub headers: Box<[(HeaderName, HeaderValue)]>,
-    /// Cancelled when the session ends: whatever serves it stops then.
-    pub ended: Arc<CancellationToken>,
-    /// The refresh that is under way, if one is.
-    pub(super) refresh: Flight<Outcome>,
-    schedule: Option<Schedule>,
-    hold_off: HoldOff,
-    lifetime: Lifetime,
-    version: AtomicU64,
-}
-
-/// Until when nothing is refreshed, because it failed.
-#[derive(Debug, Default)]
-struct HoldOff {
-    failures: AtomicU32,
-    /// Milliseconds of [`UnixTime`].
-    until: AtomicU64,
-}
+use ready::HoldOff;
+pub use ready::ReadySession;
+use tokens::Tokens;
 
 /// How sessions are read: where the identity is, what headers are made of it, how long they live.
 #[derive(Clone, Debug)]
@@ -104,12 +74,6 @@ pub struct Sessions {
     just_ended: moka::sync::Cache<StoreKey, ()>,
     tokens: Tokens,
 }
-
-/// After a refresh that failed the next one waits this long, and twice as long after each that follows.
-const FIRST_HOLD_OFF: Duration = Duration::from_secs(5);
-
-/// How often that doubles: up to about five minutes.
-const DOUBLINGS: u32 = 6;
 
 /// Longer than any load from the store takes.
 const JUST_ENDED: Duration = Duration::from_mins(2);
@@ -318,42 +282,6 @@ impl Sessions {
     }
 }
 
-impl ReadySession {
-    /// When its tokens are to be refreshed, once that may be.
-    pub(super) fn old(&self, now: UnixTime) -> Option<&Schedule> {
-        let is_held_off = now.as_millis() < self.hold_off.until.load(Ordering::Relaxed);
-        self.schedule.as_ref().filter(|schedule| schedule.is_old(now) && !is_held_off)
-    }
-
-    /// A refresh failed: the next one waits.
-    pub(super) fn hold_off(&self, now: UnixTime) {
-        let failures = self.hold_off.failures.fetch_add(1, Ordering::Relaxed).min(DOUBLINGS);
-        let until = now + FIRST_HOLD_OFF * 2_u32.pow(failures);
-        self.hold_off.until.store(until.as_millis(), Ordering::Relaxed);
-    }
-
-    /// The version of the record that this was made of, or that was written of it since.
-    #[must_use]
-    pub fn version(&self) -> u64 {
-        self.version.load(Ordering::Relaxed)
-    }
-
-    /// About how many bytes it takes in memory.
-    fn weight(&self) -> u32 {
-        let identity = &self.identity;
-        let groups: usize =
-            identity.groups.iter().flatten().map(|group| group.len() + size_of::<Arc<str>>() + 16).sum();
-        let headers: usize = self
-            .headers
-            .iter()
-            .map(|(_, value)| value.len() + size_of::<(HeaderName, HeaderValue)>() + 32)
-            .sum();
-        // The structures themselves, and what the cache keeps for an entry.
-        let fixed = size_of::<Self>() + size_of::<Identity>() + 400;
-        u32::try_from(fixed + groups + headers).unwrap_or(u32::MAX)
-    }
-}
-
 /// The secondary keys of a session.
 fn indexes(session: &Session) -> Vec<Index> {
     let issuer = &session.issuer.0;
@@ -368,32 +296,4 @@ fn time_to_live(session: &Session, limits: &Limits, now: UnixTime) -> Duration {
     let slack = limits.idle_timeout / 10;
     let end = expires_at(session.created_at, session.last_seen + slack, limits);
     end.since(now)
-}
-
-/// One cancellation token for each session that something holds, so that a session which left the
-/// cache and came back still ends everywhere at once.
-#[derive(Debug, Default)]
-struct Tokens(Mutex<HashMap<StoreKey, Weak<CancellationToken>>>);
-
-impl Tokens {
-    fn of(&self, key: StoreKey) -> Arc<CancellationToken> {
-        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(token) = tokens.get(&key).and_then(Weak::upgrade) {
-            return token;
-        }
-        // Doubling is when dead entries are swept, so the sweep costs nothing on average.
-        if tokens.len() == tokens.capacity() {
-            tokens.retain(|_, token| token.strong_count() > 0);
-        }
-        let token = Arc::new(CancellationToken::new());
-        tokens.insert(key, Arc::downgrade(&token));
-        token
-    }
-
-    fn cancel(&self, key: StoreKey) {
-        let token = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        if let Some(token) = token.and_then(|token| token.upgrade()) {
-            token.cancel();
-        }
-    }
 }
