@@ -136,6 +136,10 @@ section! {
         keys: List<SecretRef>,
         /// Memory for ready sessions.
         cache_size: Size,
+        /// The most sessions of one user.
+        max_per_user: usize,
+        /// What happens at that limit.
+        at_limit: String,
     }
 
     /// `[identity]`.
@@ -174,6 +178,8 @@ section! {
         access: String,
         /// Who of those that signed in.
         require: Require,
+        /// Shorter limits of sessions on this route.
+        session: RouteSession,
         /// The provider of this route's sign-ins.
         provider: String,
         /// Extra parameters of the authorization requests of this route's sign-ins.
@@ -200,6 +206,14 @@ section! {
         acr: List<String>,
         /// The longest time since the authentication.
         max_age: Duration,
+    }
+
+    /// `session = { … }` of a route.
+    struct RouteSession {
+        /// Until an unused session is too old here.
+        idle_timeout: Duration,
+        /// Until any session is too old here.
+        max_lifetime: Duration,
     }
 
     /// `[server]`.

@@ -4,11 +4,14 @@
 //! A POST from the provider's page comes with the attempt's cookie alone: all others are `SameSite=Lax`. The
 //! state in that cookie is what guards it.
 
+use std::time::Duration;
+
 use http::{Method, StatusCode};
 
 use super::Call;
+use super::sign_out::revoke;
 use crate::clock::UnixTime;
-use crate::gateway::sessions::BeginError;
+use crate::gateway::sessions::{Admitted, BeginError, Newcomer, PerUser};
 use crate::gateway::{Gateway, Refusal, SetCookies, Wish, diagnosis, internal, redirect};
 use crate::identity::{Authentication, Identity};
 use crate::idp::{Provider, SignInError, SignedIn};
@@ -248,15 +251,63 @@ async fn begin_session(
     let session = new_session(call, provider, attempt, signed_in, &identity)?;
     let sessions = &gateway.shared().sessions;
     let id = sessions.begin(&session, &reading.limits).await?;
-    if gateway.is_overtaken(&session, issued_at).await? {
-        sessions.end(StoreKey(id.store_key())).await?;
-        return Err(failure(Refusal::LoginFailed, "the provider signed the person out meanwhile"));
-    }
+    let key = StoreKey(id.store_key());
     let shown = gateway.session_id(call.site, call.request).ok().map(|id| id.store_key());
-    if let Some(old) = shown.or(attempt.replaces) {
-        sessions.end(StoreKey(old)).await?;
+    let replaces = shown.or(attempt.replaces).map(StoreKey);
+    let begun = Begun { session: &session, key, replaces, issued_at };
+    if let Err(failure) = settle(call, provider, &begun, &identity.user).await {
+        // Nobody gets its cookie; what is left of it in an outage ends by its time.
+        sessions.end(key).await.ok();
+        return Err(failure);
     }
     Ok((id, identity.user.to_string()))
+}
+
+/// A session in the store whose cookie nobody has yet.
+struct Begun<'a> {
+    session: &'a Session,
+    key: StoreKey,
+    replaces: Option<StoreKey>,
+    issued_at: UnixTime,
+}
+
+/// What can still be in the way of a session that was begun; if nothing is, the one before ends.
+async fn settle(call: &Call<'_>, provider: &Provider, begun: &Begun<'_>, user: &str) -> Result<(), Failure> {
+    if call.gateway.is_overtaken(begun.session, begun.issued_at).await? {
+        return Err(failure(Refusal::LoginFailed, "the provider signed the person out meanwhile"));
+    }
+    if let Some(limit) = call.gateway.settings().per_user {
+        admit(call, provider, begun, user, &limit).await?;
+    }
+    if let Some(old) = begun.replaces {
+        call.gateway.shared().sessions.end(old).await?;
+    }
+    Ok(())
+}
+
+/// Holds the user's sessions against the limit.
+async fn admit(
+    call: &Call<'_>,
+    provider: &Provider,
+    begun: &Begun<'_>,
+    user: &str,
+    limit: &PerUser,
+) -> Result<(), Failure> {
+    let Begun { session, key, replaces, .. } = *begun;
+    let Session { created_at, issuer, subject, .. } = session;
+    let new = Newcomer { key, created_at: *created_at, issuer, subject, replaces };
+    let shared = call.gateway.shared();
+    match shared.sessions.admit(&new, limit).await? {
+        Admitted::Yes(0) => {}
+        Admitted::Yes(ended) => {
+            shared.events.sessions_displaced(&call.request.id, &session.provider.0, user, ended);
+        }
+        Admitted::No => {
+            revoke(provider, session);
+            return Err(failure(Refusal::SessionLimit, "the user has session.max_per_user sessions"));
+        }
+    }
+    Ok(())
 }
 
 fn new_session(
@@ -283,6 +334,7 @@ fn new_session(
         refresh_sent_at: None,
         created_at: now,
         last_seen: now,
+        longest_idle: Duration::ZERO,
         client: Some(call.request.client),
         user_agent: call.request.user_agent().map(Into::into),
         claims: signed_in.claims,

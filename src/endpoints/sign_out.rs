@@ -6,6 +6,7 @@ use super::Call;
 use super::signed_out::Farewell;
 use crate::gateway::refusal::{Action, render_with};
 use crate::gateway::{Gateway, Refusal, SetCookies, internal, redirect};
+use crate::identity::Identity;
 use crate::idp::Provider;
 use crate::oidc::end_session;
 use crate::oidc::revocation::Kind;
@@ -36,7 +37,7 @@ pub(super) async fn answer(call: &Call<'_>, cookies: &mut SetCookies) -> Result<
 
 /// RL-1: the refresh token goes back, which most providers take for the access tokens too; else the
 /// access token.
-fn revoke(provider: &Provider, session: &Session) {
+pub(super) fn revoke(provider: &Provider, session: &Session) {
     match &session.refresh_token {
         Some(token) => provider.revoke(token.clone(), Kind::RefreshToken),
         None => provider.revoke(session.access_token.clone(), Kind::AccessToken),
@@ -129,5 +130,9 @@ fn done(call: &Call<'_>, cookies: &mut SetCookies) -> Result<Reply, Refusal> {
 
 fn note(call: &Call<'_>, session: &Session, kind: &'static str) {
     let events = &call.gateway.shared().events;
-    events.signed_out(&call.request.id, &session.provider.0, &session.subject, kind, call.request.client);
+    let paths = &call.gateway.settings().reading.claim_paths;
+    // As at sign-in. The configuration may ask for another claim by now.
+    let user = Identity::from_claims(&session.claims, paths).map(|identity| identity.user);
+    let user = user.as_deref().unwrap_or(&session.subject);
+    events.signed_out(&call.request.id, &session.provider.0, user, kind, call.request.client);
 }

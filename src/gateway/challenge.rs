@@ -87,7 +87,7 @@ impl Gateway {
             return Ok(self.unauthorized(request, &site, need));
         }
         // SC-4: what can't be used any more is not sent again. A session that only lacks something stays.
-        if matches!(need, Need::SignIn(why) if why != Why::NoCredential) {
+        if matches!(need, Need::SignIn(why) if !matches!(why, Why::NoCredential | Why::PastRoute)) {
             cookies.delete(site.cookies.session(), &site);
         }
         let return_to = self.return_to(request.target.as_str(), &site);
@@ -134,7 +134,7 @@ impl Gateway {
         site: &Site,
         need: Need,
     ) -> Result<Option<&Provider>, Refusal> {
-        if need != Need::StepUp {
+        if !matches!(need, Need::StepUp | Need::SignIn(Why::PastRoute)) {
             return Ok(None);
         }
         let Ok(session) = self.session(site, request).await? else { return Ok(None) };

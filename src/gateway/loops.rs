@@ -69,7 +69,7 @@ impl Gateway {
             Err(Why::NoCredential | Why::NotAsked) => Loop::CookieLost,
             Err(Why::BadCredential) => Loop::CookieUnreadable,
             Err(Why::NoSession) => Loop::SessionLost,
-            Err(Why::Expired) => Loop::SessionEnded,
+            Err(Why::Expired | Why::PastRoute) => Loop::SessionEnded,
         }))
     }
 

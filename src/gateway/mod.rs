@@ -39,7 +39,7 @@ pub use paths::Paths;
 use refresh::{Outcome, Refresh};
 use refusal::Action;
 pub use refusal::Refusal;
-use sessions::{Found, Reading, ReadySession, Sessions};
+use sessions::{Found, PerUser, Reading, ReadySession, Sessions};
 
 /// What a gateway is built of; made by `config`.
 #[derive(Debug)]
@@ -50,6 +50,8 @@ pub struct Settings {
     pub hosts: HostTable,
     /// How sessions are read: claim paths, identity headers, lifetimes.
     pub reading: Reading,
+    /// How many sessions a user may have; `None`: any number.
+    pub per_user: Option<PerUser>,
     /// Where the endpoints are: `/oauth2`.
     pub paths: Paths,
     /// Whether every page says that this is a demo.
@@ -216,6 +218,7 @@ impl Gateway {
             return Ok(Authenticated::nobody(Why::NotAsked));
         }
         let found = match self.session(site, request).await? {
+            Ok(session) if !session.fits(&route.session, self.shared.clock.now()) => Err(Why::PastRoute),
             Ok(session) => self.keep_fresh(session, site, request).await?,
             Err(why) => Err(why),
         };
@@ -562,6 +565,51 @@ mod tests {
         rig.gateway.shared.sessions.end(session.key).await.unwrap();
         assert!(session.ended.is_cancelled());
         assert_eq!(verdict(&rig, &request).await, Err(Refusal::SignInRequired(Why::NoSession)));
+    }
+
+    #[tokio::test]
+    async fn a_session_past_the_limits_of_a_route_signs_in_again_there_and_serves_the_others() {
+        let rig = Rig::new();
+        let cookie = rig.sign_in(&[]).await;
+        let (good, past) = (Ok(true), Err(Refusal::SignInRequired(Why::PastRoute)));
+        let mut at = 0;
+        let rows = [
+            (0, "/watched", good),
+            (2, "/watched", good),
+            (4, "/x", good),
+            (6, "/watched", good),
+            (9, "/x", good),
+            (9, "/watched", past),
+            (9, "/watched", past),
+            (9, "/perhaps", Ok(false)),
+            (14, "/brief", good),
+            (15, "/brief", past),
+            (15, "/x", good),
+        ];
+        for (minute, path, wanted) in rows {
+            rig.clock.advance(Duration::from_mins(minute - at));
+            at = minute;
+            let request = Owned::get("app.test", path).with_cookie(&cookie);
+            assert_eq!(verdict(&rig, &request).await, wanted, "{path} at {minute}");
+        }
+        let anew = Owned::get("app.test", "/watched").with_cookie(&rig.sign_in(&[]).await);
+        assert_eq!(verdict(&rig, &anew).await, good, "a new sign-in makes good");
+    }
+
+    #[tokio::test]
+    async fn the_cookie_of_a_session_past_a_routes_limits_stays() {
+        let rig = Rig::new();
+        let cookie = rig.sign_in(&[]).await;
+        rig.clock.advance(Duration::from_mins(3));
+        let navigation = [("sec-fetch-mode", "navigate"), ("accept", "text/html")];
+        let request = Owned::get("app.test", "/watched").with_cookie(&cookie);
+        let request =
+            navigation.into_iter().fold(request, |request, (name, value)| request.with(name, value));
+        let refusal = rig.gateway.decide(&request.request()).await.map(|_| ()).unwrap_err();
+        let mut cookies = SetCookies::default();
+        let (reply, refusal) = rig.gateway.refuse(&request.request(), refusal, &mut cookies).await;
+        assert_eq!((reply.status.as_u16(), refusal.code()), (302, "sign_in_required"));
+        assert!(cookies.0.is_empty(), "{cookies:?}");
     }
 
     /// A store that is down, or that takes its time with `get`.

@@ -38,6 +38,7 @@ pub enum Refusal {
     LoginDenied,
     LoginFailed,
     StepUpFailed,
+    SessionLimit,
     LoginFailedClock,
     LoginFailedClient,
     ProviderUnavailable,
@@ -125,6 +126,7 @@ impl Refusal {
         Self::LoginDenied,
         Self::LoginFailed,
         Self::StepUpFailed,
+        Self::SessionLimit,
         Self::LoginFailedClock,
         Self::LoginFailedClient,
         Self::ProviderUnavailable,
@@ -272,6 +274,12 @@ impl Refusal {
                 S::FORBIDDEN,
                 "The page needs a stronger or more recent sign-in than the sign-in service gave.",
                 "If you skipped a second step there, open the page again and take it. If you were offered none, tell your administrator the code and the request id.",
+            ),
+            Self::SessionLimit => retry(
+                "session_limit",
+                S::FORBIDDEN,
+                "You are signed in in as many places as is allowed.",
+                "Sign out in another browser or application, then start again.",
             ),
             Self::LoginFailedClock => retry(
                 "login_failed_clock",

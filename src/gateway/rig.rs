@@ -22,7 +22,7 @@ use crate::route::{
 };
 use crate::secret::Secret;
 use crate::session::seal::seal_cookie;
-use crate::session::{Key, KeyRing, Limits, Purpose, Session, SessionId};
+use crate::session::{Key, KeyRing, Limits, Purpose, RouteLimits, Session, SessionId};
 use crate::store::SessionStore;
 use crate::store::memory::MemoryStore;
 use crate::telemetry::Events;
@@ -81,6 +81,7 @@ impl Owned {
 
 impl Rig {
     /// Routes on app.test: `/` signed in, `/public`, `/optional`, `/admin` for the group `admins`,
+    /// `/brief` within 15 minutes after sign-in, `/watched` (and `/perhaps`, optional) without pauses of three,
     /// `/token` with the access token, `/strong` for the context `phr`, `/fresh` within five minutes; on any other host `/any`, public.
     pub(crate) fn new() -> Self {
         let clock = Clock::manual(UnixTime::from_secs(1_800_000_000));
@@ -138,6 +139,7 @@ impl Rig {
             refresh_sent_at: None,
             created_at: self.clock.now(),
             last_seen: self.clock.now(),
+            longest_idle: Duration::ZERO,
             client: None,
             user_agent: None,
         }
@@ -145,7 +147,7 @@ impl Rig {
 }
 
 pub(crate) fn limits() -> Limits {
-    Limits { idle_timeout: IDLE, max_lifetime: LIFETIME }
+    Limits { idle_timeout: IDLE, max_lifetime: LIFETIME, shortest_idle: IDLE }
 }
 
 fn settings() -> Settings {
@@ -158,6 +160,9 @@ fn settings() -> Settings {
         app("/token", Access::SignedIn, &[], true),
         asking(app("/strong", Access::SignedIn, &[], false), &["phr"], None),
         asking(app("/fresh", Access::SignedIn, &[], false), &[], Some(Duration::from_mins(5))),
+        limited(app("/brief", Access::SignedIn, &[], false), None, Some(Duration::from_mins(15))),
+        limited(app("/watched", Access::SignedIn, &[], false), Some(Duration::from_mins(3)), None),
+        limited(app("/perhaps", Access::Optional, &[], false), Some(Duration::from_mins(3)), None),
         route("*", "/any", Access::Public, &[], false),
     ];
     let upstream = Upstream {
@@ -183,6 +188,7 @@ fn settings() -> Settings {
             limits: limits(),
         },
         paths: Paths::new("/oauth2"),
+        per_user: None,
         demo: false,
     }
 }
@@ -197,6 +203,7 @@ fn route(host: &str, path: &str, access: Access, groups: &[&str], forward_access
             groups: groups.iter().map(|&group| group.into()).collect(),
             step_up: StepUp::default(),
         },
+        session: RouteLimits::default(),
         upstream: UpstreamId(0),
         keep_host: true,
         forward_access_token,
@@ -208,5 +215,10 @@ fn route(host: &str, path: &str, access: Access, groups: &[&str], forward_access
 
 fn asking(mut route: Route, acr: &[&str], max_age: Option<Duration>) -> Route {
     route.rule.step_up = StepUp { acr: acr.iter().map(|&acr| acr.into()).collect(), max_age };
+    route
+}
+
+fn limited(mut route: Route, idle_timeout: Option<Duration>, max_lifetime: Option<Duration>) -> Route {
+    route.session = RouteLimits { idle_timeout, max_lifetime };
     route
 }

@@ -4,6 +4,7 @@
 //! the store and the open connections of a session never disagree. Must never take an outage of the
 //! store for an absent session.
 
+mod limit;
 mod ready;
 mod tokens;
 
@@ -16,12 +17,13 @@ use crate::identity::headers::HeaderTable;
 use crate::identity::{ClaimPaths, Identity};
 use crate::idp::flight::Flight;
 use crate::random::{RandomError, random_bytes};
-use crate::session::lifetime::{Verdict, expires_at};
+use crate::session::lifetime::{Times, Verdict, expires_at};
 use crate::session::refresh::Schedule;
 use crate::session::seal::{OpenError, SealError, open_record, seal_record};
 use crate::session::{KeyRing, Lifetime, Limits, Session, SessionId};
 use crate::store::{Index, Lease, Record, Replaced, SessionStore, StoreError, StoreKey};
 
+pub use limit::{Admitted, AtLimit, Newcomer, PerUser};
 use ready::HoldOff;
 pub use ready::ReadySession;
 use tokens::Tokens;
@@ -177,7 +179,7 @@ impl Sessions {
             refresh: Flight::default(),
             schedule: Schedule::of(session),
             hold_off: HoldOff::default(),
-            lifetime: Lifetime::new(session.created_at, session.last_seen),
+            lifetime: Lifetime::new(Times::of(session), self.clock.now()),
             version: AtomicU64::new(version),
         }))
     }
@@ -269,7 +271,8 @@ impl Sessions {
             Ok(None) => return self.forget(ready.key),
             Err(_) => return,
         };
-        session.last_seen = ready.lifetime.last_seen().max(session.last_seen);
+        let stored = Times::of(&session).following(self.clock.now());
+        ready.lifetime.times().merged(stored).write_to(&mut session);
         let Ok(record) = self.seal(ready.key, &session) else { return };
         let ttl = time_to_live(&session, limits, self.clock.now());
         match self.store.replace(record, ttl, version, None).await {

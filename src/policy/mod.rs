@@ -39,6 +39,8 @@ pub enum Why {
     NoSession,
     /// The session's idle or absolute lifetime is over.
     Expired,
+    /// The session is past the limits of the route; it lives on for others.
+    PastRoute,
 }
 
 /// Who may pass a route.

@@ -9,6 +9,7 @@ use super::path::prefixes;
 use super::{HostPattern, PathPrefix};
 use crate::oidc::authorize::Parameters;
 use crate::policy::Rule;
+use crate::session::RouteLimits;
 use crate::web::{Host, Target};
 
 /// A place in the list of upstreams.
@@ -59,6 +60,8 @@ pub struct Route {
     pub path: PathPrefix,
     /// Who may pass.
     pub rule: Rule,
+    /// Shorter limits of sessions than those for all routes.
+    pub session: RouteLimits,
     /// Where to.
     pub upstream: UpstreamId,
     /// Whether the upstream sees the client's `Host`; else its own name.
@@ -168,6 +171,7 @@ mod tests {
             host,
             path: PathPrefix(path.trim_end_matches('/').into()),
             rule: Rule::default(),
+            session: RouteLimits::default(),
             upstream: UpstreamId(0),
             keep_host: true,
             forward_access_token: false,

@@ -8,6 +8,7 @@ pub mod seal;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -18,7 +19,7 @@ use crate::secret::Secret;
 use crate::token::Claims;
 
 pub use key_ring::{Key, KeyRing, Purpose};
-pub use lifetime::{Lifetime, Limits};
+pub use lifetime::{Lifetime, Limits, RouteLimits};
 
 /// The id of a session: 256 random bits. It stands in the sealed cookie only; stores see its hash.
 #[derive(Clone, PartialEq, Eq)]
@@ -87,8 +88,11 @@ pub struct Session {
     pub refresh_sent_at: Option<UnixTime>,
     /// When the person signed in.
     pub created_at: UnixTime,
-    /// When the session was last used, to a tenth of the idle timeout.
+    /// When the session was last used, to a tenth of the shortest idle timeout.
     pub last_seen: UnixTime,
+    /// The longest time between two uses.
+    #[serde(default, skip_serializing_if = "Duration::is_zero")]
+    pub longest_idle: Duration,
     /// From where the person signed in.
     pub client: Option<IpAddr>,
     /// With which browser, at most 256 characters.

@@ -282,6 +282,7 @@ pub(crate) mod tests {
             refresh_sent_at: None,
             created_at: UnixTime::from_secs(1),
             last_seen: UnixTime::from_secs(2),
+            longest_idle: std::time::Duration::ZERO,
             client: Some([10, 0, 0, 1].into()),
             user_agent: None,
         }

@@ -145,6 +145,13 @@ impl Events {
         info!(event = "sign_out", %request_id, provider, user, kind, %client);
     }
 
+    /// Sessions of a user ended because a newer one took their place. INFO `sessions_displaced`;
+    /// `portcullis_sessions_displaced_total`.
+    pub fn sessions_displaced(&self, request_id: &dyn Display, provider: &str, user: &str, sessions: usize) {
+        self.metrics.count_displaced(sessions);
+        info!(event = "sessions_displaced", %request_id, provider, user, sessions);
+    }
+
     /// The provider told of a sign-out. INFO `logout_heard`; `portcullis_sign_outs_total{kind}` where kind
     /// is `back-channel` or `front-channel`.
     pub fn logout_heard(
@@ -370,6 +377,11 @@ mod tests {
                 "sign_out",
                 &|| events.signed_out(&"r", "main", "alice", "local", CLIENT),
                 "sign_outs_total{kind=\"local\"} 1",
+            ),
+            (
+                "sessions_displaced",
+                &|| events.sessions_displaced(&"r", "main", "alice", 2),
+                "sessions_displaced_total 2",
             ),
             (
                 "store_unavailable",

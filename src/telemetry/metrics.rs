@@ -88,6 +88,7 @@ pub struct Metrics {
     refusals: Family<CodeLabel, Counter>,
     sign_ins: Family<SignInLabel, Counter>,
     sign_outs: Family<KindLabel, Counter>,
+    displaced: Counter,
     refreshes: Family<SignInLabel, Counter>,
     provider_seconds: Family<CallLabel, Timing, TimingBounds>,
     provider_up: Family<ProviderLabel, Gauge>,
@@ -108,6 +109,7 @@ impl Metrics {
             refusals: Family::default(),
             sign_ins: Family::default(),
             sign_outs: Family::default(),
+            displaced: Counter::default(),
             refreshes: Family::default(),
             provider_seconds: Family::new_with_constructor(TimingBounds(PROVIDER_BOUNDS)),
             provider_up: Family::default(),
@@ -139,6 +141,11 @@ impl Metrics {
         let to = &mut self.registry;
         to.register("sign_ins", "Sign-ins that ended, by outcome", self.sign_ins.clone());
         to.register("sign_outs", "Sign-outs, by kind", self.sign_outs.clone());
+        to.register(
+            "sessions_displaced",
+            "Sessions that ended because their user had too many",
+            self.displaced.clone(),
+        );
         to.register("refreshes", "Refreshes of tokens that ended, by outcome", self.refreshes.clone());
     }
 
@@ -206,6 +213,10 @@ impl Metrics {
 
     pub(super) fn count_sign_out(&self, kind: &'static str) {
         self.sign_outs.get_or_create(&KindLabel { kind }).inc();
+    }
+
+    pub(super) fn count_displaced(&self, sessions: usize) {
+        self.displaced.inc_by(sessions as u64);
     }
 
     pub(super) fn count_refresh(&self, provider: &str, outcome: &'static str) {

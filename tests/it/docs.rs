@@ -96,6 +96,7 @@ fn metric_families() -> BTreeSet<String> {
     });
     events.signed_in(&"r", "p", "u", client, None);
     events.signed_out(&"r", "p", "u", "local", client);
+    events.sessions_displaced(&"r", "p", "u", 1);
     events.refreshed("p", "u");
     events.provider_called("p", "token", true, Duration::ZERO);
     events.provider_up("p");

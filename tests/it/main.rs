@@ -31,6 +31,7 @@ mod providers;
 mod proxy;
 mod pushed_requests;
 mod refresh;
+mod session_limits;
 mod sessions;
 mod sign_in;
 mod sign_out;

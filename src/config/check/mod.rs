@@ -16,7 +16,7 @@ use super::file::{self, File, List};
 use super::problem::{Problem, Problems, Told};
 use super::read::{Field, SecretRef, Size};
 use super::{ListenerSettings, ServerSettings, Settings, StoreKind, TlsSettings};
-use crate::gateway::sessions::Reading;
+use crate::gateway::sessions::{AtLimit, PerUser, Reading};
 use crate::gateway::{self, Paths};
 use crate::route::{HostTable, RouteTable};
 use crate::secret::{self, Secret};
@@ -129,9 +129,10 @@ impl Check<'_> {
         let posting = provider::posting_ids(&provider);
         self.providers_where_needed(&provider, &route);
         let providers = self.providers(provider);
-        let routes = self.routes(route, prefix.as_deref().ok(), &provider_ids);
-        let hosts = self.hosts(host, routes.as_ref().ok(), Ids { all: &provider_ids, posting: &posting });
         let session = self.session(session);
+        let limits = session.as_ref().ok().map(|session| session.limits);
+        let routes = self.routes(route, prefix.as_deref().ok(), &provider_ids, limits);
+        let hosts = self.hosts(host, routes.as_ref().ok(), Ids { all: &provider_ids, posting: &posting });
         let claim_paths = self.identity(identity);
         let headers = self.headers(headers);
         let server = self.server(server);
@@ -149,9 +150,14 @@ impl Check<'_> {
             cache_bytes: session.cache_bytes,
             providers: providers?,
             gateway: gateway::Settings {
-                routes: RouteTable::new(routes, upstreams),
                 hosts: HostTable::new(&hosts),
-                reading: Reading { claim_paths: claim_paths?, headers: headers?, limits: session.limits },
+                reading: Reading {
+                    claim_paths: claim_paths?,
+                    headers: headers?,
+                    limits: route::with_routes(session.limits, &routes),
+                },
+                per_user: session.per_user,
+                routes: RouteTable::new(routes, upstreams),
                 paths: Paths::new(&prefix?),
                 demo: false,
             },
@@ -220,7 +226,8 @@ impl Check<'_> {
     }
 
     fn session(&mut self, field: Field<file::Session>) -> Result<SessionSettings, Told> {
-        let file::Session { store, idle_timeout, max_lifetime, keys, cache_size } = field.or_empty()?;
+        let file::Session { store, idle_timeout, max_lifetime, keys, cache_size, max_per_user, at_limit } =
+            field.or_empty()?;
         let store = store.parse(&mut self.problems, one_of(STORES)).or(StoreKind::default());
         if store == Ok(StoreKind::Memory) {
             self.warnings.push("session.store is \"memory\": a restart signs everybody out".to_owned());
@@ -229,7 +236,14 @@ impl Check<'_> {
         let keys = self.keys(keys);
         let cache = cache_size.check(&mut self.problems, between(Size(1 << 20), Size(usize::MAX)));
         let cache_bytes = cache.or(Size(64 << 20)).map(|size| size.0 as u64);
-        Ok(SessionSettings { store: store?, limits: limits?, keys: keys?, cache_bytes: cache_bytes? })
+        let per_user = self.per_user(max_per_user, at_limit);
+        Ok(SessionSettings {
+            store: store?,
+            limits: limits?,
+            keys: keys?,
+            cache_bytes: cache_bytes?,
+            per_user: per_user?,
+        })
     }
 
     fn limits(&mut self, idle: Field<Duration>, max: Field<Duration>) -> Result<Limits, Told> {
@@ -240,7 +254,23 @@ impl Check<'_> {
             .check(&mut self.problems, &range)
             .check(&mut self.problems, |idle| rules::at_most(idle, longest, "session.max_lifetime"))
             .or(HOUR.min(longest));
-        Ok(Limits { idle_timeout: idle_timeout?, max_lifetime: max_lifetime? })
+        let (idle_timeout, max_lifetime) = (idle_timeout?, max_lifetime?);
+        Ok(Limits { idle_timeout, max_lifetime, shortest_idle: idle_timeout })
+    }
+
+    fn per_user(&mut self, max: Field<usize>, at_limit: Field<String>) -> Result<Option<PerUser>, Told> {
+        let is_limited = max.is_written();
+        let max = max.check(&mut self.problems, between(1, 10_000)).optional();
+        let at_limit =
+            at_limit.parse(&mut self.problems, one_of(AT_LIMIT)).check(&mut self.problems, |what| {
+                if is_limited || what == AtLimit::default() {
+                    Ok(what)
+                } else {
+                    Err("has no effect without session.max_per_user")
+                }
+            });
+        let at_limit = at_limit.or(AtLimit::default())?;
+        Ok(max?.map(|max| PerUser { max, at_limit }))
     }
 
     fn keys(&mut self, field: Field<List<SecretRef>>) -> Result<Vec<Key>, Told> {
@@ -355,9 +385,12 @@ struct SessionSettings {
     limits: Limits,
     keys: Vec<Key>,
     cache_bytes: u64,
+    per_user: Option<PerUser>,
 }
 
 const STORES: &[(&str, StoreKind)] = &[("disk", StoreKind::Disk), ("memory", StoreKind::Memory)];
+
+const AT_LIMIT: &[(&str, AtLimit)] = &[("end-oldest", AtLimit::EndOldest), ("refuse", AtLimit::Refuse)];
 
 const FORMATS: &[(&str, Format)] =
     &[("auto", Format::Auto), ("json", Format::Json), ("human", Format::Human)];

@@ -16,6 +16,7 @@ use crate::oidc::authorize::Parameters;
 use crate::oidc::step_up::StepUp;
 use crate::policy::{Access, Rule};
 use crate::route::{HostPattern, PathPrefix, Route, Upstream, UpstreamId};
+use crate::session::{Limits, RouteLimits};
 
 const ACCESS: &[(&str, Access)] =
     &[("signed-in", Access::SignedIn), ("optional", Access::Optional), ("public", Access::Public)];
@@ -38,6 +39,7 @@ pub(super) struct Checked {
 struct Context<'a> {
     endpoint_prefix: Option<&'a str>,
     providers: &'a [String],
+    limits: Option<Limits>,
     names: Vec<String>,
     taken: HashMap<(HostPattern, PathPrefix), String>,
     upstreams: Vec<Upstream>,
@@ -49,6 +51,7 @@ impl Check<'_> {
         field: Field<List<file::Route>>,
         endpoint_prefix: Option<&str>,
         providers: &[String],
+        limits: Option<Limits>,
     ) -> Result<Checked, Told> {
         let place = field.place.clone();
         let list = field.required(&mut self.problems, "at least one [[route]] with host and upstream")?;
@@ -56,7 +59,7 @@ impl Check<'_> {
             return Err(self.problems.add(&place, "is empty: at least one [[route]] is wanted"));
         }
         let (names, taken, upstreams) = (Vec::new(), HashMap::new(), Vec::new());
-        let mut context = Context { endpoint_prefix, providers, names, taken, upstreams };
+        let mut context = Context { endpoint_prefix, providers, limits, names, taken, upstreams };
         let routes = all(list.into_iter().map(|route| {
             let place = route.place.clone();
             let route = route.element(&mut self.problems)?;
@@ -74,6 +77,7 @@ impl Check<'_> {
             ca_file,
             access,
             require,
+            session,
             provider,
             authorization_params,
             host_header,
@@ -90,6 +94,7 @@ impl Check<'_> {
         let path = self.route_path(path, context.endpoint_prefix);
         let name = self.route_name(name, &host_written, &path, context);
         let rule = self.rule(access, require);
+        let session = self.route_session(session, access, context.limits);
         let provider = self.route_provider(provider, access, context.providers);
         let params = self.route_params(authorization_params, access);
         let keep_host = host_header.parse(&mut self.problems, one_of(HOST_HEADER)).or(true);
@@ -103,6 +108,7 @@ impl Check<'_> {
             host,
             path,
             rule: rule?,
+            session: session?,
             upstream: shared(upstream?, &mut context.upstreams),
             keep_host: keep_host?,
             forward_access_token: forward_access_token?,
@@ -202,6 +208,43 @@ impl Check<'_> {
         Ok(acr)
     }
 
+    /// Shorter than the limits of `[session]`: those hold on every route.
+    fn route_session(
+        &mut self,
+        field: Field<file::RouteSession>,
+        access: Result<Access, Told>,
+        global: Option<Limits>,
+    ) -> Result<RouteLimits, Told> {
+        let place = field.place.clone();
+        let Some(file::RouteSession { idle_timeout, max_lifetime }) = field.optional()? else {
+            return Ok(RouteLimits::default());
+        };
+        if access == Ok(Access::Public) {
+            return Err(self.problems.add(&place, "has no effect: a public route has no sessions"));
+        }
+        if !idle_timeout.is_written() && !max_lifetime.is_written() {
+            return Err(self
+                .problems
+                .add(&place, "is empty; leave `session` out for the limits of [session]"));
+        }
+        let (idle, max) = global.map_or((400 * DAY, 400 * DAY), |all| (all.idle_timeout, all.max_lifetime));
+        let max_lifetime = self.shorter(max_lifetime, max, "session.max_lifetime");
+        let idle_timeout = self.shorter(idle_timeout, idle, "session.idle_timeout");
+        Ok(RouteLimits { idle_timeout: idle_timeout?, max_lifetime: max_lifetime? })
+    }
+
+    fn shorter(
+        &mut self,
+        field: Field<Duration>,
+        max: Duration,
+        key: &str,
+    ) -> Result<Option<Duration>, Told> {
+        field
+            .check(&mut self.problems, between(SECOND, 400 * DAY))
+            .check(&mut self.problems, |value| rules::at_most(value, max, key))
+            .optional()
+    }
+
     fn route_params(
         &mut self,
         field: Field<Named<String>>,
@@ -288,6 +331,12 @@ impl Check<'_> {
         context.taken.insert(key, route.path.clone());
         Ok(())
     }
+}
+
+/// The limits of sessions, with the shortest idle timeout that any route has.
+pub(super) fn with_routes(limits: Limits, routes: &[Route]) -> Limits {
+    let idle = routes.iter().filter_map(|route| route.session.idle_timeout).min();
+    Limits { shortest_idle: idle.unwrap_or(limits.idle_timeout).min(limits.idle_timeout), ..limits }
 }
 
 struct Timeouts {

@@ -11,6 +11,7 @@ use crate::idp::credentials::AssertionAudience;
 use crate::oidc::step_up::StepUp;
 use crate::policy::Access;
 use crate::route::HostPattern;
+use crate::session::RouteLimits;
 
 const GOOD: &str = r#"
 [[listener]]
@@ -131,7 +132,11 @@ fn a_good_file_has_the_documented_defaults() {
     assert_eq!(settings.data_dir, Path::new("/var/lib/portcullis"));
     assert_eq!(settings.store, StoreKind::Disk);
     assert_eq!(settings.gateway.paths.prefix(), "/oauth2");
-    assert_eq!(settings.gateway.reading.limits, Limits { idle_timeout: HOUR, max_lifetime: 12 * HOUR });
+    assert_eq!(
+        settings.gateway.reading.limits,
+        Limits { idle_timeout: HOUR, max_lifetime: 12 * HOUR, shortest_idle: HOUR }
+    );
+    assert_eq!(settings.gateway.per_user, None);
     assert_eq!(settings.server.threads, 4);
     assert_eq!(&*settings.providers[0].callback_path, "callback");
     assert_eq!(settings.hosts[0].public_url.as_str(), "https://wiki.example.com/");
@@ -484,6 +489,17 @@ fn wrong_values_of_sessions_claims_and_headers_are_told() {
                 "session.keys[3]: the same session key is listed twice",
             ],
         ),
+        ("[session]", "max_per_user = 0", &["session.max_per_user: 0 is not between 1 and 10000"]),
+        (
+            "[session]",
+            "at_limit = \"refuse\"",
+            &["session.at_limit: \"refuse\" has no effect without session.max_per_user"],
+        ),
+        (
+            "[session]",
+            "max_per_user = 1\nat_limit = \"end\"",
+            &["session.at_limit: \"end\" is not one of \"end-oldest\", \"refuse\""],
+        ),
         (
             "[session]",
             "cache_size = \"64MB/s\"",
@@ -535,6 +551,37 @@ fn a_route_may_ask_for_groups_contexts_and_a_recent_sign_in() {
         problems("[[route]]", &long)[0]
             .starts_with("route[0].require.acr: is longer than 512 bytes together")
     );
+}
+
+#[test]
+fn a_route_may_have_shorter_sessions_than_the_others_and_never_longer_ones() {
+    let checked = settings("[[route]]", "session = { idle_timeout = \"10m\", max_lifetime = \"2h\" }");
+    let route = checked.gateway.routes.iter().next().unwrap();
+    let wanted = RouteLimits { idle_timeout: Some(10 * MINUTE), max_lifetime: Some(2 * HOUR) };
+    assert_eq!(route.session, wanted);
+    let limits = checked.gateway.reading.limits;
+    assert_eq!((limits.idle_timeout, limits.shortest_idle), (HOUR, 10 * MINUTE));
+    assert_told(&[
+        (
+            "[[route]]",
+            "session = { idle_timeout = \"2h\", max_lifetime = \"13h\" }",
+            &[
+                "route[0].session.idle_timeout: \"2h\" is longer than session.idle_timeout (1h)",
+                "route[0].session.max_lifetime: \"13h\" is longer than session.max_lifetime (12h)",
+            ],
+        ),
+        (
+            "[[route]]",
+            "session = { idle_timeout = \"0s\" }",
+            &["route[0].session.idle_timeout: \"0s\" is not between 1s and "],
+        ),
+        ("[[route]]", "session = {}", &["route[0].session: is empty; leave `session` out"]),
+        (
+            "[[route]]",
+            "access = \"public\"\nsession = { max_lifetime = \"1h\" }",
+            &["route[0].session: has no effect: a public route has no sessions"],
+        ),
+    ]);
 }
 
 #[test]

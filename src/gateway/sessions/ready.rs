@@ -12,8 +12,8 @@ use crate::gateway::refresh::Outcome;
 use crate::identity::Identity;
 use crate::idp::flight::Flight;
 use crate::oidc::ProviderId;
-use crate::session::Lifetime;
 use crate::session::refresh::Schedule;
+use crate::session::{Lifetime, RouteLimits};
 use crate::store::StoreKey;
 
 /// A session that is ready to serve requests: no tokens, headers already rendered.
@@ -65,6 +65,12 @@ impl ReadySession {
         let failures = self.hold_off.failures.fetch_add(1, Ordering::Relaxed).min(DOUBLINGS);
         let until = now + FIRST_HOLD_OFF * 2_u32.pow(failures);
         self.hold_off.until.store(until.as_millis(), Ordering::Relaxed);
+    }
+
+    /// Whether a route with these limits takes it; asked when the request counts as use by now.
+    #[must_use]
+    pub fn fits(&self, limits: &RouteLimits, now: UnixTime) -> bool {
+        self.lifetime.fits(limits, now)
     }
 
     /// The version of the record that this was made of, or that was written of it since.

@@ -215,6 +215,7 @@ impl Scene {
             refresh_sent_at: None,
             created_at: NOW,
             last_seen: NOW,
+            longest_idle: Duration::ZERO,
             client: None,
             user_agent: None,
         };

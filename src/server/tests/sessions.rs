@@ -40,6 +40,7 @@ fn session() -> Session {
         refresh_sent_at: None,
         created_at: now,
         last_seen: UnixTime::from_secs(now.as_secs()),
+        longest_idle: Duration::ZERO,
         client: None,
         user_agent: None,
     }
