@@ -36,7 +36,7 @@ pub(crate) use challenge::Need;
 pub use challenge::Wish;
 pub use forward::ForwardPlan;
 pub use paths::Paths;
-use refresh::{Outcome, Refresh};
+use refresh::{Outcome, Refresh, lease_of};
 use refusal::Action;
 pub use refusal::Refusal;
 use sessions::{Found, PerUser, Reading, ReadySession, Sessions};
@@ -263,7 +263,9 @@ impl Gateway {
         let Some(provider) = providers.find(|provider| provider.settings().id == session.provider) else {
             return Ok(Ok(session));
         };
-        let due = schedule.due(provider.settings().refresh_reuse_grace, now);
+        // Where a token was sent a moment ago, maybe by another gateway, its answer is waited for.
+        let within = provider.settings().refresh_reuse_grace.max(lease_of(provider));
+        let due = schedule.due(within, now);
         if due == Due::No {
             return Ok(Ok(session));
         }

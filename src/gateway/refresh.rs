@@ -26,14 +26,11 @@ use crate::store::{Lease, Replaced, StoreError};
 use crate::token::Claims;
 use crate::token::jws::Jws;
 
-/// How long a lease lasts that is not extended; it is extended while the work goes on.
-const LEASE: Duration = Duration::from_secs(30);
+/// A lease outlives a call to the provider by this much, and is extended while the work goes on.
+const MARGIN: Duration = Duration::from_secs(5);
 
 /// How often one looks whether another gateway has finished.
 const POLL: Duration = Duration::from_millis(100);
-
-/// How long another gateway is waited for.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How often a record is read anew because somebody wrote it meanwhile: uses are noted once in a tenth of
 /// the idle timeout, so more than one in a row is rare.
@@ -82,11 +79,12 @@ impl Refresh {
         outcome
     }
 
-    /// Waits for the lease, or for whoever holds it.
+    /// Waits for the lease, or for the tokens of whoever holds it: for no longer than the lease of one that
+    /// died lasts.
     async fn in_turn(&self) -> Result<Outcome, StoreError> {
-        let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
-            if let Some(lease) = self.shared.store.lease(self.session.key, LEASE).await? {
+        let (begun, length) = (Instant::now(), lease_of(&self.provider));
+        while begun.elapsed() < length {
+            if let Some(lease) = self.shared.store.lease(self.session.key, length).await? {
                 let outcome = self.holding(&lease, self.refresh(&lease)).await;
                 // It runs out by itself too.
                 self.shared.store.release(lease).await.ok();
@@ -95,7 +93,7 @@ impl Refresh {
             sleep(POLL).await;
             match self.shared.sessions.read(self.session.key).await? {
                 None => return Ok(Outcome::Ended),
-                Some(session) if self.due(&session) == Due::No => return Ok(Outcome::Done),
+                Some(session) if !self.is_old(&session) => return Ok(Outcome::Done),
                 Some(_) => {}
             }
         }
@@ -104,17 +102,22 @@ impl Refresh {
 
     /// Does the work, and keeps the lease for as long as it takes.
     async fn holding<T>(&self, lease: &Lease, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
+        let (mut work, length) = (pin!(work), lease_of(&self.provider));
         loop {
             tokio::select! {
                 biased;
                 done = &mut work => return done,
-                () = sleep(LEASE / 3) => {
+                () = sleep(length / 3) => {
                     // A lease that is lost is noticed at the next write, which it fences.
-                    self.shared.store.extend(lease, LEASE).await.ok();
+                    self.shared.store.extend(lease, length).await.ok();
                 }
             }
         }
+    }
+
+    fn is_old(&self, session: &Session) -> bool {
+        let now = self.shared.clock.now();
+        Schedule::of(session).is_some_and(|schedule| schedule.is_old(now))
     }
 
     fn due(&self, session: &Session) -> Due {
@@ -127,9 +130,13 @@ impl Refresh {
         let Some(session) = self.shared.sessions.read(self.session.key).await? else {
             return Ok(Outcome::Ended);
         };
-        let token = session.refresh_token.as_ref().filter(|_| self.due(&session) != Due::No);
+        let token = session.refresh_token.as_ref().filter(|_| self.is_old(&session));
         // Somebody was faster.
         let Some(token) = token else { return Ok(Outcome::Done) };
+        // Whoever sent it is gone, and the answer with them.
+        if self.due(&session) == Due::No {
+            return Ok(Outcome::Later);
+        }
         let now = self.shared.clock.now();
         match self.change(lease, |session| session.refresh_sent_at = Some(now)).await? {
             Changed::Done => {}
@@ -227,7 +234,7 @@ impl Refresh {
                 Replaced::Gone => return Ok(Changed::Gone),
                 Replaced::Conflict => {}
             }
-            if !self.shared.store.extend(lease, LEASE).await? {
+            if !self.shared.store.extend(lease, lease_of(&self.provider)).await? {
                 break;
             }
         }
@@ -256,6 +263,12 @@ impl Refresh {
         let (provider, user) = (&self.provider.settings().id.0, &self.session.identity.user);
         self.shared.events.refreshed(provider, user);
     }
+}
+
+/// How long the lease on a session lasts that is not extended: longer than one call to its provider. For as
+/// long after a refresh token was sent somebody may be waiting for the answer.
+pub(super) fn lease_of(provider: &Provider) -> Duration {
+    provider.settings().timeout + MARGIN
 }
 
 /// The session with fresh tokens.

@@ -50,7 +50,7 @@ impl Schedule {
 
     /// What is due at a moment.
     ///
-    /// Nothing is where a refresh token was sent and its answer lost more than `grace` ago: sent twice, it
+    /// Nothing is where a refresh token was sent more than `grace` ago and no answer is known: sent twice, it
     /// could make the provider take all tokens of the sign-in back (RFC 9700 4.14.2).
     #[must_use]
     pub fn due(&self, grace: Duration, now: UnixTime) -> Due {

@@ -5,7 +5,10 @@
 //! either all of their rows are written or none.
 
 use bytes::Bytes;
-use redb::{Error, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{
+    Error, ReadTransaction, ReadableTable, ReadableTableMetadata as _, Table, TableDefinition,
+    WriteTransaction,
+};
 
 use crate::clock::UnixTime;
 use crate::store::{Cursor, Index, Lease, Page, Record, StoreKey, Stored};
@@ -183,6 +186,17 @@ impl<'txn> Tables<'txn> {
         Ok(Some(UnixTime::from_millis(ends_at)))
     }
 
+    /// Forgets who holds any lease; fences go on growing.
+    pub(super) fn let_go_of_all(&mut self) -> Result<(), Error> {
+        let first = |leases: &Table<'_, Hash, _>| -> Result<_, Error> {
+            Ok(leases.first()?.map(|(key, _)| StoreKey(*key.value())))
+        };
+        while let Some(key) = first(&self.leases)? {
+            self.let_go(key)?;
+        }
+        Ok(())
+    }
+
     /// Takes away up to `limit` of the entries that have ended.
     pub(super) fn sweep(&mut self, now: UnixTime, limit: usize) -> Result<(), Error> {
         for _ in 0..limit {
@@ -302,6 +316,11 @@ impl Snapshot<'_> {
         Ok(Page { records, next: None })
     }
 
+    /// Whether anybody holds a lease, or held one that was not swept yet.
+    pub(super) fn has_leases(&self) -> Result<bool, Error> {
+        Ok(!self.0.open_table(LEASES)?.is_empty()?)
+    }
+
     /// Whether there is something to sweep.
     pub(super) fn has_ended(&self, now: UnixTime) -> Result<bool, Error> {
         Ok(first_ended(&self.0.open_table(ENDS)?, now)?.is_some())
@@ -312,8 +331,6 @@ impl Snapshot<'_> {
 impl Snapshot<'_> {
     /// How many rows of any kind there are, but for `meta`.
     pub(super) fn rows(&self) -> usize {
-        use redb::ReadableTableMetadata as _;
-
         let rows = [
             self.0.open_table(RECORDS).unwrap().len(),
             self.0.open_table(BY_INDEX).unwrap().len(),

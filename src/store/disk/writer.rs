@@ -104,6 +104,7 @@ impl Writer {
 
     /// Works until the store is dropped and nothing waits any more, then closes the database.
     pub(super) fn run(mut self) {
+        self.end_leases();
         let mut patience = self.pace.idle;
         loop {
             patience = match self.jobs.recv_timeout(patience) {
@@ -113,6 +114,17 @@ impl Writer {
             };
         }
         self.slot.close();
+    }
+
+    /// The file is open once at a time, so whoever held a lease is gone. Where this fails they run out.
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the methods are not general in their lifetimes"
+    )]
+    fn end_leases(&self) {
+        if matches!(self.slot.read(|snapshot| snapshot.has_leases()), Ok(true)) {
+            let _run_out = self.slot.write(|tables| tables.let_go_of_all());
+        }
     }
 
     fn serve(&mut self, first: Box<dyn Job>) -> Duration {
