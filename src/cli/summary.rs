@@ -85,8 +85,8 @@ fn sessions(settings: &Settings) -> Vec<String> {
         StoreKind::Disk => format!("on disk in {}", settings.data_dir.display()),
         StoreKind::Memory => "in memory".to_owned(),
     };
-    let keys = match settings.keys.len() {
-        0 => format!("key in {}, made on the first start", settings.data_dir.display()),
+    let keys = match settings.keys.iter().map(|entry| entry.keys.len()).sum() {
+        0_usize => format!("key in {}, made on the first start", settings.data_dir.display()),
         count => format!("{count} configured keys, of which the first seals"),
     };
     let idle = humantime::format_duration(limits.idle_timeout);

@@ -40,8 +40,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Which store.
     pub store: StoreKind,
-    /// The keys as configured; empty: one is made in `data_dir` on first start.
-    pub keys: Vec<Key>,
+    /// The keys as configured, which make one ring; empty: one is made in `data_dir` on first start.
+    pub keys: Vec<KeyEntry>,
     /// The most bytes that ready sessions take in memory.
     pub cache_bytes: u64,
     /// The providers.
@@ -82,6 +82,15 @@ pub enum StoreKind {
     Disk,
     /// In memory.
     Memory,
+}
+
+/// One element of `session.keys`.
+#[derive(Clone, Debug)]
+pub struct KeyEntry {
+    /// Its keys as they were read, at least one.
+    pub keys: Vec<Key>,
+    /// The file that they are in.
+    pub file: Option<PathBuf>,
 }
 
 /// Connections, timeouts, shutdown.

@@ -21,8 +21,8 @@ use crate::oidc::callback::{self, ATTEMPT_LIFETIME, CallbackError, Outcome, Para
 use crate::oidc::client_auth::is_about_the_client;
 use crate::oidc::exchange::ExchangeError;
 use crate::policy::step_up::{self, Unmet};
-use crate::session::seal::{SealError, seal_cookie};
-use crate::session::{Purpose, Session, SessionId};
+use crate::session::seal::SealError;
+use crate::session::{Session, SessionId};
 use crate::store::{StoreError, StoreKey};
 use crate::web::cookie::{self, Found};
 use crate::web::return_to::ReturnTo;
@@ -342,13 +342,8 @@ fn new_session(
 }
 
 fn set_cookie(call: &Call<'_>, id: &SessionId, cookies: &mut SetCookies) -> Result<(), Failure> {
-    let (site, gateway) = (call.site, call.gateway);
-    let name = site.cookies.session();
-    let value = seal_cookie(&gateway.shared().keys, Purpose::SessionCookie, name, &site.name, id.expose())
-        .map_err(|error| Failure::from(internal(call.request, &error)))?;
-    // The browser forgets the cookie when the session is over at the latest; the server decides (SC-10).
-    let max_age = gateway.settings().reading.limits.max_lifetime;
-    cookies.0.push(cookie::set(name, &value, site.cookies.secure(), Some(max_age)));
+    let cookie = call.gateway.session_cookie(call.site, id);
+    cookies.0.push(cookie.map_err(|error| Failure::from(internal(call.request, &error)))?);
     Ok(())
 }
 

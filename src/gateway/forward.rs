@@ -17,6 +17,7 @@ pub struct ForwardPlan {
     site: Option<Arc<Site>>,
     session: Option<Arc<ReadySession>>,
     access_token: Option<HeaderValue>,
+    set_cookie: Option<HeaderValue>,
 }
 
 /// Makes the plan. The session's headers go along only where the permit names an identity.
@@ -28,7 +29,7 @@ pub fn plan(
     session: Option<Arc<ReadySession>>,
 ) -> ForwardPlan {
     let session = session.filter(|_| permit.identity().is_some());
-    ForwardPlan { route, site, session, access_token: None }
+    ForwardPlan { route, site, session, access_token: None, set_cookie: None }
 }
 
 impl ForwardPlan {
@@ -38,6 +39,13 @@ impl ForwardPlan {
     pub fn with_access_token(mut self, mut token: HeaderValue) -> Self {
         token.set_sensitive(true);
         self.access_token = self.session.is_some().then_some(token);
+        self
+    }
+
+    /// The same plan with the session's cookie as it was sealed anew, where somebody is known.
+    #[must_use]
+    pub fn with_cookie(mut self, cookie: Option<HeaderValue>) -> Self {
+        self.set_cookie = cookie.filter(|_| self.session.is_some());
         self
     }
 
@@ -57,6 +65,14 @@ impl ForwardPlan {
     #[must_use]
     pub const fn session(&self) -> Option<&Arc<ReadySession>> {
         self.session.as_ref()
+    }
+
+    /// The `Set-Cookie` that goes out with the answer; none once the session has ended, when the browser may
+    /// have the cookie of another one already.
+    #[must_use]
+    pub fn set_cookie(&self) -> Option<&HeaderValue> {
+        let lives = self.session.as_ref().is_some_and(|session| !session.ended.is_cancelled());
+        self.set_cookie.as_ref().filter(|_| lives)
     }
 
     /// The access token, marked as sensitive, on routes that ask for it.

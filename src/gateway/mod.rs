@@ -25,7 +25,7 @@ use crate::idp::Provider;
 use crate::policy::{self, Access, Subject, Via, Why};
 use crate::route::{HostPattern, HostTable, Route, RouteTable, Site};
 use crate::session::refresh::Due;
-use crate::session::seal::open_cookie;
+use crate::session::seal::{SealError, open_cookie, seal_cookie};
 use crate::session::{KeyRing, Purpose, SessionId};
 use crate::store::SessionStore;
 use crate::telemetry::Events;
@@ -86,8 +86,7 @@ pub struct Gateway {
     shared: Arc<Shared>,
 }
 
-/// `Set-Cookie` fields that go out with whatever answer the request gets: the gateway's own, the
-/// upstream's, a 101, the page for a dead upstream; never with another 1xx.
+/// `Set-Cookie` fields that go out with an answer of the gateway's own.
 #[derive(Debug, Default)]
 pub struct SetCookies(pub Vec<HeaderValue>);
 
@@ -98,21 +97,29 @@ impl SetCookies {
     }
 }
 
-/// Who is asking, and the session that says so.
+/// Who is asking, the session that says so, and its cookie where that was sealed anew.
 #[derive(Debug)]
 struct Authenticated {
     subject: Subject,
     session: Option<Arc<ReadySession>>,
+    cookie: Option<HeaderValue>,
 }
 
 impl Authenticated {
     const fn nobody(why: Why) -> Self {
-        Self { subject: Subject::Anonymous(why), session: None }
+        Self { subject: Subject::Anonymous(why), session: None, cookie: None }
     }
 
-    fn somebody(session: Arc<ReadySession>) -> Self {
-        Self { subject: Subject::Known(Arc::clone(&session.identity), Via::Session), session: Some(session) }
+    fn somebody(session: Arc<ReadySession>, cookie: Option<HeaderValue>) -> Self {
+        let subject = Subject::Known(Arc::clone(&session.identity), Via::Session);
+        Self { subject, session: Some(session), cookie }
     }
+}
+
+/// A session cookie that opened.
+struct Shown {
+    id: SessionId,
+    by_old_key: bool,
 }
 
 impl Gateway {
@@ -140,13 +147,14 @@ impl Gateway {
     /// [`Refusal`]; [`Gateway::refuse`] makes the answer of it.
     pub async fn decide(&self, request: &Request<'_>) -> Result<ForwardPlan, Refusal> {
         let (route, site) = self.find_route(request)?;
-        let Authenticated { subject, session } = self.authenticate(route, site.as_deref(), request).await?;
+        let Authenticated { subject, session, cookie } =
+            self.authenticate(route, site.as_deref(), request).await?;
         let (now, leeway) = (self.shared.clock.now(), self.leeway(route, session.as_deref()));
         let permit = policy::evaluate(&route.rule, &subject, now, leeway)?;
         if session.is_some() && is_foreign_websocket(site.as_deref(), request) {
             return Err(Refusal::CrossSite);
         }
-        let plan = forward::plan(&permit, Arc::clone(route), site, session);
+        let plan = forward::plan(&permit, Arc::clone(route), site, session).with_cookie(cookie);
         self.add_access_token(plan).await
     }
 
@@ -217,12 +225,45 @@ impl Gateway {
         if route.rule.access == Access::Public {
             return Ok(Authenticated::nobody(Why::NotAsked));
         }
-        let found = match self.session(site, request).await? {
+        let shown = match self.shown(site, request) {
+            Ok(shown) => shown,
+            Err(why) => return Ok(Authenticated::nobody(why)),
+        };
+        let found = match self.live(site, &shown.id).await? {
             Ok(session) if !session.fits(&route.session, self.shared.clock.now()) => Err(Why::PastRoute),
             Ok(session) => self.keep_fresh(session, site, request).await?,
             Err(why) => Err(why),
         };
-        Ok(found.map_or_else(Authenticated::nobody, Authenticated::somebody))
+        Ok(match found {
+            Ok(session) => {
+                let cookie = self.reseal(site, &shown, &session);
+                Authenticated::somebody(session, cookie)
+            }
+            Err(why) => Authenticated::nobody(why),
+        })
+    }
+
+    /// SC-5: what an older key sealed is sealed anew as it passes, the cookie now and the record behind the
+    /// request, so that the key may go.
+    fn reseal(&self, site: &Site, shown: &Shown, session: &Arc<ReadySession>) -> Option<HeaderValue> {
+        if !shown.by_old_key {
+            return None;
+        }
+        self.shared.sessions.reseal(session, &self.settings.reading.limits);
+        // Without entropy the old one does.
+        self.session_cookie(site, &shown.id).ok()
+    }
+
+    /// The `Set-Cookie` of a session.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn session_cookie(&self, site: &Site, id: &SessionId) -> Result<HeaderValue, SealError> {
+        let name = site.cookies.session();
+        let value = seal_cookie(&self.shared.keys, Purpose::SessionCookie, name, &site.name, id.expose())?;
+        // The browser forgets the cookie when the session is over at the latest; the server decides (SC-10).
+        let max_age = self.settings.reading.limits.max_lifetime;
+        Ok(cookie::set(name, &value, site.cookies.secure(), Some(max_age)))
     }
 
     /// The live session that a request shows on a site, or why there is none.
@@ -234,11 +275,15 @@ impl Gateway {
         site: &Site,
         request: &Request<'_>,
     ) -> Result<Result<Arc<ReadySession>, Why>, Refusal> {
-        let id = match self.session_id(site, request) {
-            Ok(id) => id,
-            Err(why) => return Ok(Err(why)),
-        };
-        Ok(match self.shared.sessions.find(&id, &self.settings.reading).await? {
+        match self.session_id(site, request) {
+            Ok(id) => self.live(site, &id).await,
+            Err(why) => Ok(Err(why)),
+        }
+    }
+
+    /// The live session of an id on a site, or why there is none.
+    async fn live(&self, site: &Site, id: &SessionId) -> Result<Result<Arc<ReadySession>, Why>, Refusal> {
+        Ok(match self.shared.sessions.find(id, &self.settings.reading).await? {
             // SC-3: the seal binds the host already; the record says it once more.
             Found::Live(session) if *session.host == *site.name && site.takes(&session.provider) => {
                 Ok(session)
@@ -302,16 +347,20 @@ impl Gateway {
     /// # Errors
     /// [`Why`] nobody is known.
     pub fn session_id(&self, site: &Site, request: &Request<'_>) -> Result<SessionId, Why> {
+        self.shown(site, request).map(|shown| shown.id)
+    }
+
+    fn shown(&self, site: &Site, request: &Request<'_>) -> Result<Shown, Why> {
         let name = site.cookies.session();
         let value = match cookie::find(request.headers, name) {
             CookieFound::Absent => return Err(Why::NoCredential),
             CookieFound::Several => return Err(Why::BadCredential),
             CookieFound::One(value) => value,
         };
-        let opened = open_cookie(&self.shared.keys, Purpose::SessionCookie, name, &site.name, value);
-        let id =
-            opened.ok().and_then(|opened| <[u8; SessionId::LEN]>::try_from(opened.plain.as_slice()).ok());
-        id.map(SessionId::new).ok_or(Why::BadCredential)
+        let opened = open_cookie(&self.shared.keys, Purpose::SessionCookie, name, &site.name, value)
+            .map_err(|_closed| Why::BadCredential)?;
+        let id = opened.plain.as_slice().try_into().map_err(|_not_ours| Why::BadCredential)?;
+        Ok(Shown { id: SessionId::new(id), by_old_key: opened.by_old_key })
     }
 
     async fn add_access_token(&self, plan: ForwardPlan) -> Result<ForwardPlan, Refusal> {

@@ -89,8 +89,8 @@ impl Rig {
     }
 
     pub(crate) fn on(store: Arc<dyn SessionStore>, clock: Clock) -> Self {
-        let keys =
-            Arc::new(KeyRing::new(vec![Key::from_bytes(*b"0123456789abcdefghijklmnopqrstuv")]).unwrap());
+        let keys = [Key::from_bytes(*b"0123456789abcdefghijklmnopqrstuv")];
+        let keys = Arc::new(KeyRing::new(&keys).unwrap());
         let runtime = tokio::runtime::Handle::current();
         let sessions =
             Sessions::new(Arc::clone(&store), Arc::clone(&keys), clock.clone(), runtime.clone(), 1 << 20);

@@ -8,8 +8,8 @@ mod limit;
 mod ready;
 mod tokens;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::clock::{Clock, UnixTime};
@@ -19,7 +19,7 @@ use crate::idp::flight::Flight;
 use crate::random::{RandomError, random_bytes};
 use crate::session::lifetime::{Times, Verdict, expires_at};
 use crate::session::refresh::Schedule;
-use crate::session::seal::{OpenError, SealError, open_record, seal_record};
+use crate::session::seal::{OpenError, SealError, open_record, record_key, seal_record};
 use crate::session::{KeyRing, Lifetime, Limits, Session, SessionId};
 use crate::store::{Index, Lease, Record, Replaced, SessionStore, StoreError, StoreKey};
 
@@ -108,7 +108,10 @@ impl Sessions {
         let session = match self.ready.get(&key) {
             Some(session) => session,
             None => match self.load(key, reading).await? {
-                Some(session) => session,
+                Some(session) => {
+                    self.reseal(&session, &reading.limits);
+                    session
+                }
                 None => return Ok(Found::Absent),
             },
         };
@@ -145,6 +148,7 @@ impl Sessions {
             return Ok(None);
         };
         let Some(ready) = self.make_ready(key, stored.version, &session, reading) else { return Ok(None) };
+        ready.note_seal(record_key(&stored.record.payload));
         self.ready.insert(key, Arc::clone(&ready));
         if self.just_ended.contains_key(&key) {
             self.ready.invalidate(&key);
@@ -181,6 +185,7 @@ impl Sessions {
             hold_off: HoldOff::default(),
             lifetime: Lifetime::new(Times::of(session), self.clock.now()),
             version: AtomicU64::new(version),
+            sealed_by: Mutex::default(),
         }))
     }
 
@@ -231,6 +236,16 @@ impl Sessions {
         self.store.replace(record, ttl, version, Some(lease)).await
     }
 
+    /// Seals the record of a session anew, behind the request's back, where another key than that of now
+    /// sealed it: the other one may go then, and the session stays.
+    pub(super) fn reseal(self: &Arc<Self>, session: &Arc<ReadySession>, limits: &Limits) {
+        if !session.is_sealed_anew(self.keys.sealing_id()) {
+            return;
+        }
+        let (sessions, limits, session) = (Arc::clone(self), *limits, Arc::clone(session));
+        self.runtime.spawn(async move { sessions.write_back(&session, &limits).await });
+    }
+
     /// The next request reads the session from the store.
     pub(super) fn reread(&self, key: StoreKey) {
         self.ready.invalidate(&key);
@@ -264,12 +279,13 @@ impl Sessions {
         self.tokens.cancel(key);
     }
 
-    /// Writes the time of use back. What fails here is tried again a tenth of the idle timeout later.
+    /// Writes the time of use back, under the key that seals now. What fails here is tried again a tenth of
+    /// the idle timeout later.
     async fn write_back(&self, ready: &ReadySession, limits: &Limits) {
         let (mut session, version) = match self.read_versioned(ready.key).await {
             Ok(Some(found)) => found,
             Ok(None) => return self.forget(ready.key),
-            Err(_) => return,
+            Err(_) => return ready.note_seal(None),
         };
         let stored = Times::of(&session).following(self.clock.now());
         ready.lifetime.times().merged(stored).write_to(&mut session);
@@ -280,7 +296,7 @@ impl Sessions {
             // Somebody else wrote: what they wrote counts, and is read at the next request.
             Ok(Replaced::Conflict) => self.ready.invalidate(&ready.key),
             Ok(Replaced::Gone) => self.forget(ready.key),
-            Err(_) => {}
+            Err(_) => ready.note_seal(None),
         }
     }
 }

@@ -6,11 +6,11 @@
 
 use std::mem;
 
-use http::HeaderMap;
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, SET_COOKIE,
 };
 use http::request::Parts;
+use http::{HeaderMap, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{ErrorType, OrErr as _, Result};
 
@@ -180,7 +180,8 @@ fn value(text: String) -> Result<HeaderValue> {
 ///
 /// An upstream can't set the gateway's cookies, nor have a browser delete them (SC-14). An answer to
 /// somebody known that says nothing of caching is `private` (SC-15); what the upstream does say of
-/// caching stands, because only it knows which of its answers are the same for everybody.
+/// caching stands, because only it knows which of its answers are the same for everybody. A session's
+/// cookie that was sealed anew goes with an answer that no shared cache may keep.
 ///
 /// # Errors
 /// When Pingora can't hold it.
@@ -191,7 +192,24 @@ pub(super) fn to_client(answer: &mut ResponseHeader, plan: Option<&ForwardPlan>)
     if is_personal && !answer.status.is_informational() && !answer.headers.contains_key(CACHE_CONTROL) {
         answer.insert_header(CACHE_CONTROL, PRIVATE)?;
     }
-    Ok(())
+    match plan.and_then(ForwardPlan::set_cookie) {
+        Some(cookie) if may_set_cookies(answer) => answer.append_header(SET_COOKIE, cookie).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// Whether an answer may carry what is for one person: it is the last one to its request, and what it says
+/// of caching keeps it from everybody else (SC-15).
+fn may_set_cookies(answer: &ResponseHeader) -> bool {
+    if answer.status.is_informational() {
+        return answer.status == StatusCode::SWITCHING_PROTOCOLS;
+    }
+    let values = answer.headers.get_all(CACHE_CONTROL).iter();
+    let mut directives = values.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    directives.any(|directive| {
+        let directive = directive.trim_ascii();
+        directive.eq_ignore_ascii_case(b"private") || directive.eq_ignore_ascii_case(b"no-store")
+    })
 }
 
 fn drop_our_cookies(answer: &mut ResponseHeader) -> Result<()> {

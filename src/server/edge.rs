@@ -29,7 +29,7 @@ use super::life::{Life, Record, Silence};
 use super::upstream::{Attempts, Destination, Upstreams};
 use super::websocket;
 use crate::endpoints::{self, Endpoint};
-use crate::gateway::{Gateway, Refusal, SetCookies};
+use crate::gateway::{ForwardPlan, Gateway, Refusal, SetCookies};
 use crate::web::{Host, Reply, Request, Target};
 
 /// How long an endpoint waits for the whole of a request body.
@@ -159,7 +159,11 @@ impl Edge {
     /// The answer to a request that failed after its verdict.
     fn failure(&self, head: &RequestHeader, exchange: &mut Exchange, refusal: Refusal) -> Reply {
         exchange.record.refusal = Some(refusal);
-        self.gateway.render(&exchange.request(head), refusal)
+        let mut reply = self.gateway.render(&exchange.request(head), refusal);
+        if let Some(cookie) = exchange.record.plan.as_ref().and_then(ForwardPlan::set_cookie) {
+            reply.headers.append(SET_COOKIE, cookie.clone());
+        }
+        reply
     }
 
     /// The page for a request whose handling panicked; nothing at all where the page does that too.

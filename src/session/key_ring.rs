@@ -1,10 +1,15 @@
 //! The key ring: the first key seals, all of them open; the key id stands inside (SC-5).
 //!
-//! Owns the secrets and everything derived from them. Ciphers for cookies are built once, when the
-//! ring is, so that opening a cookie derives nothing. Never prints a secret, and gives none out but
-//! through [`Key::to_text`].
+//! Owns the secrets and everything derived from them. Ciphers for cookies are built once, when keys
+//! come, so that opening a cookie derives nothing. Keys are exchanged all at once while requests go on:
+//! who opens or seals takes the ring of that moment, without a lock. Never prints a secret, and gives none
+//! out but through [`Key::to_text`].
+
+use std::fmt;
+use std::sync::Arc;
 
 use aes_gcm::{Aes256Gcm, KeyInit as _};
+use arc_swap::{ArcSwap, Guard};
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::DecodePaddingMode;
@@ -50,11 +55,24 @@ const MIN_DIFFERENT_BYTES: usize = 16;
 /// The longest text of a key, white space around it included; a file that is longer is none.
 const MAX_TEXT_LEN: usize = 128;
 
+/// The most keys of a ring: every value that comes is looked up in it.
+pub const MAX_KEYS: usize = 64;
+
+/// Tells which key sealed a value. It is derived from the key and no secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KeyId(pub(super) [u8; 4]);
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", u32::from_be_bytes(self.0))
+    }
+}
+
 /// One secret of the ring: 32 bytes.
 #[derive(Clone, Debug)]
 pub struct Key {
     /// Derived from the secret; tells which key sealed a value.
-    pub id: [u8; 4],
+    pub id: KeyId,
     secret: Secret<Vec<u8>>,
 }
 
@@ -73,6 +91,9 @@ pub enum KeyError {
     /// No key at all.
     #[error("no session key")]
     Empty,
+    /// More than a ring has.
+    #[error("more than {MAX_KEYS} session keys")]
+    TooMany,
 }
 
 impl Key {
@@ -93,7 +114,7 @@ impl Key {
     #[must_use]
     pub fn from_bytes(bytes: [u8; SECRET_LEN]) -> Self {
         let bytes = Zeroizing::new(bytes);
-        Self { id: derive(&bytes[..], "key id"), secret: Secret::new(bytes.to_vec()) }
+        Self { id: KeyId(derive(&bytes[..], "key id")), secret: Secret::new(bytes.to_vec()) }
     }
 
     /// The key in the form that [`Key::parse`] reads, with a final newline.
@@ -105,6 +126,25 @@ impl Key {
         text.push('\n');
         Secret::new(text)
     }
+}
+
+/// Reads the keys of a text, one a line, the first one first; empty lines count for nothing.
+///
+/// # Errors
+/// [`KeyError::Empty`], [`KeyError::TooMany`], and those of [`Key::parse`]: no key is taken of a text with a
+/// line that is none.
+pub fn parse_keys(text: &Secret<String>) -> Result<Vec<Key>, KeyError> {
+    let lines = text.expose().lines().filter(|line| !line.trim_ascii().is_empty());
+    let keys: Vec<_> = lines.take(MAX_KEYS + 1).map(parse_line).collect::<Result<_, _>>()?;
+    match keys.len() {
+        0 => Err(KeyError::Empty),
+        1..=MAX_KEYS => Ok(keys),
+        _ => Err(KeyError::TooMany),
+    }
+}
+
+fn parse_line(line: &str) -> Result<Key, KeyError> {
+    Key::parse(&Secret::new(line.to_owned()))
 }
 
 /// The 32 bytes that `text` writes; nothing for any other length, alphabet or spelling.
@@ -155,8 +195,11 @@ fn expand<const N: usize>(salt: &[u8], secret: &[u8], label: &str) -> [u8; N] {
     out
 }
 
-/// The ring.
-pub struct KeyRing {
+/// The ring, whose keys can be exchanged.
+pub struct KeyRing(ArcSwap<Ring>);
+
+/// The keys of one moment.
+pub(super) struct Ring {
     sealing: KeySet,
     /// Keys that only open.
     older: Vec<KeySet>,
@@ -164,7 +207,7 @@ pub struct KeyRing {
 
 /// All that is derived from one key.
 pub(super) struct KeySet {
-    id: [u8; 4],
+    id: KeyId,
     session: Aes256Gcm,
     login: Aes256Gcm,
     sign_out: Aes256Gcm,
@@ -176,13 +219,62 @@ impl KeyRing {
     /// The first key seals, all open.
     ///
     /// # Errors
-    /// [`KeyError::Empty`]; [`KeyError::Duplicate`] where two keys have the same id.
-    #[expect(clippy::needless_pass_by_value, reason = "the secrets go out of use here and are zeroed")]
-    pub fn new(keys: Vec<Key>) -> Result<Self, KeyError> {
-        let repeats = |(place, key): (usize, &Key)| keys.iter().take(place).any(|other| other.id == key.id);
-        if keys.iter().enumerate().any(repeats) {
-            return Err(KeyError::Duplicate);
-        }
+    /// [`KeyError::Empty`], [`KeyError::TooMany`]; [`KeyError::Duplicate`] where two keys have the same id.
+    pub fn new(keys: &[Key]) -> Result<Self, KeyError> {
+        Ok(Self(ArcSwap::from_pointee(Ring::new(keys)?)))
+    }
+
+    /// Takes these keys in the place of all that it had.
+    ///
+    /// # Errors
+    /// As [`KeyRing::new`]; the ring is then as before.
+    pub fn replace(&self, keys: &[Key]) -> Result<(), KeyError> {
+        self.0.store(Arc::new(Ring::new(keys)?));
+        Ok(())
+    }
+
+    /// The id of the key that seals.
+    #[must_use]
+    pub fn sealing_id(&self) -> KeyId {
+        self.load().sealing.id
+    }
+
+    /// The ids of its keys; the first one seals.
+    #[must_use]
+    pub fn ids(&self) -> Vec<KeyId> {
+        let ring = self.load();
+        std::iter::once(&ring.sealing).chain(&ring.older).map(KeySet::id).collect()
+    }
+
+    /// The keys of this moment.
+    pub(super) fn load(&self) -> Guard<Arc<Ring>> {
+        self.0.load()
+    }
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyRing({} keys)", 1 + self.load().older.len())
+    }
+}
+
+/// Whether keys can be one ring.
+///
+/// # Errors
+/// As [`KeyRing::new`].
+pub fn check_ring(keys: &[Key]) -> Result<(), KeyError> {
+    let repeats = |(place, key): (usize, &Key)| keys.iter().take(place).any(|other| other.id == key.id);
+    match keys.len() {
+        0 => Err(KeyError::Empty),
+        1..=MAX_KEYS if keys.iter().enumerate().any(repeats) => Err(KeyError::Duplicate),
+        1..=MAX_KEYS => Ok(()),
+        _ => Err(KeyError::TooMany),
+    }
+}
+
+impl Ring {
+    fn new(keys: &[Key]) -> Result<Self, KeyError> {
+        check_ring(keys)?;
         let mut sets = keys.iter().map(KeySet::new);
         let sealing = sets.next().ok_or(KeyError::Empty)?;
         Ok(Self { sealing, older: sets.collect() })
@@ -194,17 +286,11 @@ impl KeyRing {
     }
 
     /// The key with this id, and whether it is an older one.
-    pub(super) fn find(&self, id: [u8; 4]) -> Option<(&KeySet, bool)> {
+    pub(super) fn find(&self, id: KeyId) -> Option<(&KeySet, bool)> {
         if self.sealing.id == id {
             return Some((&self.sealing, false));
         }
         self.older.iter().find(|set| set.id == id).map(|set| (set, true))
-    }
-}
-
-impl std::fmt::Debug for KeyRing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "KeyRing({} keys)", 1 + self.older.len())
     }
 }
 
@@ -223,7 +309,7 @@ impl KeySet {
     }
 
     /// The key's id.
-    pub(super) const fn id(&self) -> [u8; 4] {
+    pub(super) const fn id(&self) -> KeyId {
         self.id
     }
 
@@ -338,16 +424,53 @@ mod tests {
     #[test]
     fn a_ring_needs_keys_that_differ() {
         let (one, two) = (Key::from_bytes(BYTES), Key::from_bytes([7; 32]));
-        assert_eq!(KeyRing::new(vec![]).err(), Some(KeyError::Empty));
-        let twice = vec![one.clone(), two.clone(), one.clone()];
-        assert_eq!(KeyRing::new(twice).err(), Some(KeyError::Duplicate));
-        assert!(KeyRing::new(vec![one, two]).is_ok());
+        assert_eq!(KeyRing::new(&[]).err(), Some(KeyError::Empty));
+        let twice = [one.clone(), two.clone(), one.clone()];
+        assert_eq!(KeyRing::new(&twice).err(), Some(KeyError::Duplicate));
+        assert!(KeyRing::new(&[one, two]).is_ok());
+        let many: Vec<Key> = (0..=64).map(|byte| Key::from_bytes([byte; 32])).collect();
+        assert_eq!(KeyRing::new(&many).err(), Some(KeyError::TooMany));
+        assert!(KeyRing::new(&many[1..]).is_ok());
+    }
+
+    #[test]
+    fn keys_are_exchanged_all_at_once_or_not_at_all() {
+        let keys: Vec<Key> = (0..3).map(|byte| Key::from_bytes([byte; 32])).collect();
+        let ring = KeyRing::new(&keys[..1]).unwrap();
+        ring.replace(&keys[1..]).unwrap();
+        assert_eq!(ring.ids(), [keys[1].id, keys[2].id]);
+        assert_eq!(ring.replace(&[]), Err(KeyError::Empty));
+        assert_eq!(ring.replace(&[keys[0].clone(), keys[0].clone()]), Err(KeyError::Duplicate));
+        assert_eq!(ring.ids(), [keys[1].id, keys[2].id]);
+    }
+
+    #[test]
+    fn a_text_has_one_key_a_line_and_every_line_counts() {
+        let keys = [BYTES, [BYTES[0]; 32].map(|byte| byte ^ 1)].map(Key::from_bytes);
+        let [one, two] = keys.each_ref().map(|key| STANDARD.encode(key.secret.expose()));
+        let other = URL_SAFE_NO_PAD.encode(BYTES.map(|byte| byte.wrapping_mul(3)));
+        let cases: [(&str, String, Result<usize, KeyError>); 9] = [
+            ("one", one.clone(), Ok(1)),
+            ("a newline", format!("{one}\n"), Ok(1)),
+            ("two", format!("{one}\n{other}\n"), Ok(2)),
+            ("of Windows, and empty lines", format!("\r\n{one}\r\n\r\n{other}\r\n \n"), Ok(2)),
+            ("nothing", String::new(), Err(KeyError::Empty)),
+            ("empty lines", " \n\n".to_owned(), Err(KeyError::Empty)),
+            ("a weak one behind a good one", format!("{one}\n{two}\n"), Err(KeyError::Weak)),
+            ("cut in the second", format!("{one}\n{}", other.split_at(20).0), Err(KeyError::Malformed)),
+            ("too many", format!("{one}\n").repeat(65), Err(KeyError::TooMany)),
+        ];
+        for (name, text, wanted) in cases {
+            let found = parse_keys(&Secret::new(text)).map(|keys| keys.len());
+            assert_eq!(found, wanted, "{name}");
+        }
     }
 
     #[test]
     fn the_first_key_is_the_one_that_seals_and_all_are_found() {
         let keys: Vec<Key> = (0..3).map(|byte| Key::from_bytes([byte; 32])).collect();
-        let ring = KeyRing::new(keys.clone()).unwrap();
+        let ring = KeyRing::new(&keys).unwrap();
+        let ring = ring.load();
         assert_eq!(ring.sealing().id(), keys[0].id);
         let found: Vec<_> = keys.iter().map(|key| ring.find(key.id).map(|(_, older)| older)).collect();
         assert_eq!(found, [Some(false), Some(true), Some(true)]);
@@ -368,6 +491,6 @@ mod tests {
         let key = Key::from_bytes(BYTES);
         assert_eq!(format!("{key:?}"), format!("Key {{ id: {:?}, secret: [redacted] }}", key.id));
         assert_eq!(format!("{:?}", key.to_text()), "[redacted]");
-        assert_eq!(format!("{:?}", KeyRing::new(vec![key]).unwrap()), "KeyRing(1 keys)");
+        assert_eq!(format!("{:?}", KeyRing::new(&[key]).unwrap()), "KeyRing(1 keys)");
     }
 }

@@ -18,7 +18,7 @@ use crate::oidc::{Issuer, ProviderId};
 use crate::secret::Secret;
 use crate::token::Claims;
 
-pub use key_ring::{Key, KeyRing, Purpose};
+pub use key_ring::{Key, KeyId, KeyRing, Purpose};
 pub use lifetime::{Lifetime, Limits, RouteLimits};
 
 /// The id of a session: 256 random bits. It stands in the sealed cookie only; stores see its hash.

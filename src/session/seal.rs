@@ -17,7 +17,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
 use super::Session;
-use super::key_ring::{KeyRing, KeySet, Purpose};
+use super::key_ring::{KeyId, KeyRing, KeySet, Purpose, Ring};
 use crate::random::{RandomError, random_bytes};
 
 /// The longest sealed cookie value. A browser keeps cookies of 4096 bytes with name and attributes
@@ -78,6 +78,7 @@ pub fn seal_cookie(
     host: &str,
     plain: &[u8],
 ) -> Result<String, SealError> {
+    let ring = ring.load();
     let set = ring.sealing();
     let head = head_of(set);
     let aad = cookie_aad(&head, purpose, name, host);
@@ -100,7 +101,8 @@ pub fn open_cookie(
         return Err(OpenError);
     }
     let bytes = URL_SAFE_NO_PAD.decode(value).ok().ok_or(OpenError)?;
-    let (set, by_old_key) = key_of(ring, &bytes).ok_or(OpenError)?;
+    let ring = ring.load();
+    let (set, by_old_key) = key_of(&ring, &bytes).ok_or(OpenError)?;
     let aad = cookie_aad(&head_of(set), purpose, name, host);
     let plain = decrypt(set.cookies(purpose), &aad, bytes, HEAD_LEN)?;
     Ok(Opened { plain, by_old_key })
@@ -113,10 +115,18 @@ pub fn open_cookie(
 pub fn seal_record(ring: &KeyRing, store_key: &[u8; 32], session: &Session) -> Result<Vec<u8>, SealError> {
     let mut json = JsonBuffer::default();
     serde_json::to_writer(&mut json, session).ok().ok_or(SealError::Value)?;
+    let ring = ring.load();
     let set = ring.sealing();
     let (head, salt) = (head_of(set), random_bytes::<SALT_LEN>()?);
     let aad = record_aad(&head, store_key);
     encrypt(&set.record(&salt), &aad, &[&head[..], &salt].concat(), &json.0)
+}
+
+/// The key that sealed a record, as its head says.
+#[must_use]
+pub fn record_key(bytes: &[u8]) -> Option<KeyId> {
+    let (&[_, ref id @ ..], _) = bytes.split_first_chunk::<HEAD_LEN>()?;
+    Some(KeyId(*id))
 }
 
 /// Opens a session from the store.
@@ -127,7 +137,8 @@ pub fn open_record(ring: &KeyRing, store_key: &[u8; 32], bytes: &[u8]) -> Result
     if bytes.len() > HEAD_LEN + SALT_LEN + NONCE_LEN + MAX_RECORD + TAG_LEN {
         return Err(OpenError);
     }
-    let (set, _) = key_of(ring, bytes).ok_or(OpenError)?;
+    let ring = ring.load();
+    let (set, _) = key_of(&ring, bytes).ok_or(OpenError)?;
     let salt = bytes.get(HEAD_LEN..).and_then(<[u8]>::first_chunk).ok_or(OpenError)?;
     let aad = record_aad(&head_of(set), store_key);
     let json = decrypt(&set.record(salt), &aad, bytes.to_vec(), HEAD_LEN + SALT_LEN)?;
@@ -136,14 +147,14 @@ pub fn open_record(ring: &KeyRing, store_key: &[u8; 32], bytes: &[u8]) -> Result
 
 /// What every sealed value starts with: the version and the id of its key.
 fn head_of(set: &KeySet) -> [u8; HEAD_LEN] {
-    let [a, b, c, d] = set.id();
+    let KeyId([a, b, c, d]) = set.id();
     [VERSION, a, b, c, d]
 }
 
 /// The key that sealed `bytes`, and whether it is an older one.
-fn key_of<'a>(ring: &'a KeyRing, bytes: &[u8]) -> Option<(&'a KeySet, bool)> {
+fn key_of<'a>(ring: &'a Ring, bytes: &[u8]) -> Option<(&'a KeySet, bool)> {
     let (&[version, ref id @ ..], _) = bytes.split_first_chunk::<HEAD_LEN>()?;
-    if version == VERSION { ring.find(*id) } else { None }
+    if version == VERSION { ring.find(KeyId(*id)) } else { None }
 }
 
 /// SC-3: a value can't move between purposes, names, hosts, keys or versions.
@@ -254,7 +265,8 @@ pub(crate) mod tests {
     }
 
     fn ring(keys: &[u8]) -> KeyRing {
-        KeyRing::new(keys.iter().map(|&byte| key(byte)).collect()).unwrap()
+        let keys: Vec<Key> = keys.iter().map(|&byte| key(byte)).collect();
+        KeyRing::new(&keys).unwrap()
     }
 
     fn seal(ring: &KeyRing, plain: &[u8]) -> String {
@@ -437,7 +449,8 @@ pub(crate) mod tests {
     #[test]
     fn what_is_longer_than_anything_that_is_sealed_does_not_open() {
         let ring = ring(&[1]);
-        let set = ring.sealing();
+        let now = ring.load();
+        let set = now.sealing();
         let (head, salt) = (head_of(set), [3; SALT_LEN]);
         let aad = cookie_aad(&head, SESSION, NAME, HOST);
         let cookie = |len| encrypt(set.cookies(SESSION), &aad, &head, &vec![b'x'; len]).unwrap();

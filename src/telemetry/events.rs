@@ -180,6 +180,27 @@ impl Events {
         warn!(event = "refresh_failed", provider, user, outcome, detail);
     }
 
+    /// These session keys are in use from now on, of which the first seals. INFO `session_keys_loaded`;
+    /// gauges `portcullis_session_keys`, and `portcullis_session_keys_stale` 0.
+    pub fn session_keys_loaded(&self, ids: &[impl Display]) {
+        self.metrics.set_session_keys(ids.len());
+        let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+        let (sealing, opening) = ids.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
+        info!(event = "session_keys_loaded", sealing, opening = opening.join(", "));
+    }
+
+    /// Session keys that changed outside can't be used: those of before stay. ERROR
+    /// `session_keys_refused`; gauge `portcullis_session_keys_stale` 1.
+    pub fn session_keys_refused(&self, place: &dyn Display, error: &str) {
+        self.metrics.set_session_keys_stale(true);
+        error!(event = "session_keys_refused", %place, error, "the session keys of before stay in use");
+    }
+
+    /// What changed outside is as it was again. Gauge `portcullis_session_keys_stale` 0.
+    pub fn session_keys_settled(&self) {
+        self.metrics.set_session_keys_stale(false);
+    }
+
     /// The store failed. ERROR `store_unavailable`; `portcullis_store_errors_total{operation}`.
     pub fn store_failed(&self, operation: &'static str, error: &dyn Error) {
         self.metrics.count_store_error(operation);
@@ -377,6 +398,12 @@ mod tests {
                 "sign_out",
                 &|| events.signed_out(&"r", "main", "alice", "local", CLIENT),
                 "sign_outs_total{kind=\"local\"} 1",
+            ),
+            ("session_keys_loaded", &|| events.session_keys_loaded(&["a1", "b2", "c3"]), "session_keys 3"),
+            (
+                "session_keys_refused",
+                &|| events.session_keys_refused(&"/keys", "weak"),
+                "session_keys_stale 1",
             ),
             (
                 "sessions_displaced",

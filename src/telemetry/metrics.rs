@@ -94,6 +94,8 @@ pub struct Metrics {
     provider_up: Family<ProviderLabel, Gauge>,
     store_seconds: Family<OperationLabel, Timing, TimingBounds>,
     store_errors: Family<OperationLabel, Counter>,
+    session_keys: Gauge,
+    session_keys_stale: Gauge,
 }
 
 impl Metrics {
@@ -115,10 +117,13 @@ impl Metrics {
             provider_up: Family::default(),
             store_seconds: Family::new_with_constructor(TimingBounds(STORE_BOUNDS)),
             store_errors: Family::default(),
+            session_keys: Gauge::default(),
+            session_keys_stale: Gauge::default(),
         };
         metrics.register_requests(by_class);
         metrics.register_sign_ins();
         metrics.register_dependencies();
+        metrics.register_keys();
         metrics
     }
 
@@ -169,6 +174,16 @@ impl Metrics {
             self.store_seconds.clone(),
         );
         to.register("store_errors", "Operations of the session store that failed", self.store_errors.clone());
+    }
+
+    fn register_keys(&mut self) {
+        let to = &mut self.registry;
+        to.register("session_keys", "Session keys in use", self.session_keys.clone());
+        to.register(
+            "session_keys_stale",
+            "Whether session keys changed outside and can't be used",
+            self.session_keys_stale.clone(),
+        );
     }
 
     /// The exposition in the OpenMetrics text format.
@@ -242,6 +257,15 @@ impl Metrics {
 
     pub(super) fn observe_store(&self, operation: &'static str, duration: Duration) {
         self.store_seconds.get_or_create(&OperationLabel { operation }).observe(duration);
+    }
+
+    pub(super) fn set_session_keys(&self, count: usize) {
+        self.session_keys.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.set_session_keys_stale(false);
+    }
+
+    pub(super) fn set_session_keys_stale(&self, stale: bool) {
+        self.session_keys_stale.set(i64::from(stale));
     }
 
     pub(super) fn count_store_error(&self, operation: &'static str) {

@@ -23,6 +23,7 @@ mod form_post;
 mod frontchannel_logout;
 mod harness;
 mod headers;
+mod keys;
 mod login_cases;
 mod login_loop;
 mod logout_cases;

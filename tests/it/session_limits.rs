@@ -105,7 +105,7 @@ fn only_session(gateway: &Gateway) -> Session {
     let mut sealed = page.records.iter().filter(|stored| !stored.record.indexes.is_empty());
     let record = &sealed.next().expect("a session").record;
     assert!(sealed.next().is_none(), "one session");
-    open_record(&KeyRing::new(vec![key]).unwrap(), &record.key.0, &record.payload).unwrap()
+    open_record(&KeyRing::new(&[key]).unwrap(), &record.key.0, &record.payload).unwrap()
 }
 
 #[test]

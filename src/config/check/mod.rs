@@ -15,12 +15,13 @@ use std::time::Duration;
 use super::file::{self, File, List};
 use super::problem::{Problem, Problems, Told};
 use super::read::{Field, SecretRef, Size};
-use super::{ListenerSettings, ServerSettings, Settings, StoreKind, TlsSettings};
+use super::{KeyEntry, ListenerSettings, ServerSettings, Settings, StoreKind, TlsSettings};
 use crate::gateway::sessions::{AtLimit, PerUser, Reading};
 use crate::gateway::{self, Paths};
 use crate::route::{HostTable, RouteTable};
 use crate::secret::{self, Secret};
-use crate::session::{Key, KeyRing, Limits};
+use crate::session::key_ring::{check_ring, parse_keys};
+use crate::session::{Key, Limits};
 use crate::telemetry::logging::{Format, Level, LogSettings};
 use host::Ids;
 use rules::{between, one_of};
@@ -273,25 +274,23 @@ impl Check<'_> {
         Ok(max?.map(|max| PerUser { max, at_limit }))
     }
 
-    fn keys(&mut self, field: Field<List<SecretRef>>) -> Result<Vec<Key>, Told> {
+    fn keys(&mut self, field: Field<List<SecretRef>>) -> Result<Vec<KeyEntry>, Told> {
         let list = field.or(Vec::new())?;
         let mut ring = Vec::new();
-        all(list.into_iter().map(|entry| self.key(entry, &mut ring)))
+        all(list.into_iter().map(|entry| self.key_entry(entry, &mut ring)))
     }
 
-    fn key(&mut self, entry: Field<SecretRef>, ring: &mut Vec<Key>) -> Result<Key, Told> {
-        let place = entry.place.clone();
-        let secret = self.secret(entry, |found| found.one_line())?;
-        let key = Key::parse(&secret).map_err(|error| self.problems.add(&place, error.to_string()))?;
-        ring.push(key.clone());
-        // The ring finds a key that is listed twice: at the second one.
-        match KeyRing::new(ring.clone()) {
-            Ok(_) => Ok(key),
-            Err(error) => {
-                ring.pop();
-                Err(self.problems.add(&place, error.to_string()))
+    fn key_entry(&mut self, entry: Field<SecretRef>, ring: &mut Vec<Key>) -> Result<KeyEntry, Told> {
+        self.secret(entry, |found| {
+            let keys = parse_keys(&found.text).map_err(|error| error.to_string())?;
+            ring.extend(keys.iter().cloned());
+            // The ring finds a key that is listed twice: at the second one.
+            if let Err(error) = check_ring(ring) {
+                ring.truncate(ring.len() - keys.len());
+                return Err(error.to_string());
             }
-        }
+            Ok(KeyEntry { keys, file: found.file })
+        })
     }
 
     /// An element of a list of secrets, read by a rule whose error is a whole sentence.
@@ -383,7 +382,7 @@ impl Check<'_> {
 struct SessionSettings {
     store: StoreKind,
     limits: Limits,
-    keys: Vec<Key>,
+    keys: Vec<KeyEntry>,
     cache_bytes: u64,
     per_user: Option<PerUser>,
 }

@@ -59,6 +59,10 @@ fn stub_secret(reference: &SecretRef) -> Result<Found, String> {
         "PEM" | "/run/secrets/oidc_client_key.pem" => Ok(Secret::new(KEY_PEM.to_owned())),
         "KEY" | "/run/secrets/session_key" => Ok(key("one")),
         "KEY2" => Ok(key("two")),
+        "KEYS" => Ok(Secret::new(format!("{}\n{}", key("three").expose(), key("one").expose()))),
+        "WEAK" => {
+            Ok(Secret::new(format!("{}AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE\n", key("four").expose())))
+        }
         other => Err(format!("the secret {other} is not there")),
     };
     Ok(Found { text: text?, place: format!("the secret {name}"), file: None })
@@ -499,6 +503,14 @@ fn wrong_values_of_sessions_claims_and_headers_are_told() {
             "[session]",
             "max_per_user = 1\nat_limit = \"end\"",
             &["session.at_limit: \"end\" is not one of \"end-oldest\", \"refuse\""],
+        ),
+        (
+            "[session]",
+            "keys = [{ env = \"KEY\" }, { file = \"KEYS\" }, { env = \"WEAK\" }]",
+            &[
+                "session.keys[1]: the same session key is listed twice",
+                "session.keys[2]: the session key is too weak",
+            ],
         ),
         (
             "[session]",

@@ -1,7 +1,7 @@
 //! A session as it serves requests: nothing is read, parsed or rendered any more.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::header::{HeaderName, HeaderValue};
@@ -13,7 +13,7 @@ use crate::identity::Identity;
 use crate::idp::flight::Flight;
 use crate::oidc::ProviderId;
 use crate::session::refresh::Schedule;
-use crate::session::{Lifetime, RouteLimits};
+use crate::session::{KeyId, Lifetime, RouteLimits};
 use crate::store::StoreKey;
 
 /// A session that is ready to serve requests: no tokens, headers already rendered.
@@ -37,6 +37,8 @@ pub struct ReadySession {
     pub(super) hold_off: HoldOff,
     pub(super) lifetime: Lifetime,
     pub(super) version: AtomicU64,
+    /// The key that sealed the record, or is about to; `None`: that is not known.
+    pub(super) sealed_by: Mutex<Option<KeyId>>,
 }
 
 /// Until when nothing is refreshed, because it failed.
@@ -65,6 +67,17 @@ impl ReadySession {
         let failures = self.hold_off.failures.fetch_add(1, Ordering::Relaxed).min(DOUBLINGS);
         let until = now + FIRST_HOLD_OFF * 2_u32.pow(failures);
         self.hold_off.until.store(until.as_millis(), Ordering::Relaxed);
+    }
+
+    /// Remembers the key that sealed the record.
+    pub(super) fn note_seal(&self, key: Option<KeyId>) {
+        *self.sealed_by.lock().unwrap_or_else(PoisonError::into_inner) = key;
+    }
+
+    /// Whether the record is to be sealed by this key now: of many that ask one is told so.
+    pub(super) fn is_sealed_anew(&self, key: KeyId) -> bool {
+        let mut sealed_by = self.sealed_by.lock().unwrap_or_else(PoisonError::into_inner);
+        sealed_by.replace(key) != Some(key)
     }
 
     /// Whether a route with these limits takes it; asked when the request counts as use by now.

@@ -1,6 +1,6 @@
 //! What a session brings to a request, and how its end ends what it serves.
 
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use serde_json::json;
@@ -11,7 +11,7 @@ use crate::clock::UnixTime;
 use crate::oidc::{Issuer, ProviderId};
 use crate::secret::Secret;
 use crate::session::seal::seal_cookie;
-use crate::session::{Purpose, Session};
+use crate::session::{Key, Purpose, Session};
 use crate::store::StoreKey;
 use crate::token::Claims;
 
@@ -86,6 +86,92 @@ fn what_an_application_says_of_caching_stands() {
     let answer =
         gateway.exchange(format!("GET / HTTP/1.1\r\nHost: app.test\r\n{cookie}Connection: close\r\n\r\n"));
     assert_eq!(fields(&answer, "cache-control").collect::<Vec<_>>(), ["public, max-age=600"]);
+}
+
+/// The gateway's ring gets a new first key.
+fn rotate(gateway: &Fixture, old: &[&Key]) -> Key {
+    let key = Key::from_bytes(crate::random::random_bytes().unwrap());
+    let keys: Vec<Key> = std::iter::once(&key).chain(old.iter().copied()).cloned().collect();
+    gateway.gateway.shared().keys.replace(&keys).unwrap();
+    key
+}
+
+fn is_session_cookie(field: &&str) -> bool {
+    field.starts_with("__Host-portcullis=") && !field.contains("Max-Age=0")
+}
+
+#[test]
+fn a_cookie_that_is_sealed_anew_goes_out_only_where_it_reaches_its_own_browser() {
+    let caching = |value: &'static str| {
+        Application::start(move |connection, _| connection.answer("200 OK", value, "ok"))
+    };
+    let cases = [
+        ("nothing is said of caching", caching(""), "", true),
+        ("private", caching("Cache-Control: max-age=600, Private\r\n"), "", true),
+        ("no-store", caching("Cache-Control: no-store\r\n"), "", true),
+        ("shared", caching("Cache-Control: public, max-age=600\r\n"), "", false),
+        ("by age alone", caching("Cache-Control: max-age=600\r\n"), "", false),
+        ("optional", caching(""), "access = \"optional\"", true),
+        ("public", caching(""), "access = \"public\"", false),
+        (
+            "the application ends the connection",
+            Application::start(|connection, _| connection.close_writing()),
+            "",
+            true,
+        ),
+    ];
+    for (name, application, more, wanted) in cases {
+        let gateway = gateway(&application, more);
+        let first = rotate(&gateway, &[]);
+        let (cookie, _) = sign_in(&gateway);
+        let request = format!("GET / HTTP/1.1\r\nHost: app.test\r\n{cookie}Connection: close\r\n\r\n");
+        let before = gateway.exchange(&request);
+        assert!(!fields(&before, "set-cookie").any(|field| is_session_cookie(&field)), "{name}: {before}");
+        rotate(&gateway, &[&first]);
+        let answer = gateway.exchange(&request);
+        let set: Vec<_> = fields(&answer, "set-cookie").filter(is_session_cookie).collect();
+        assert_eq!(set.len(), usize::from(wanted), "{name}: {answer}");
+    }
+}
+
+#[test]
+fn a_websocket_brings_the_cookie_that_was_sealed_anew() {
+    let websockets = echoing_websocket();
+    let gateway = gateway(&websockets, "");
+    let first = rotate(&gateway, &[]);
+    let (cookie, _) = sign_in(&gateway);
+    rotate(&gateway, &[&first]);
+    let mut client = gateway.connect();
+    client.send(format!(
+        "GET / HTTP/1.1\r\nHost: app.test\r\n{cookie}Origin: https://app.test\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    ));
+    let head = client.read_head();
+    assert_eq!(status(&head), 101, "{head}");
+    assert_eq!(fields(&head, "set-cookie").filter(is_session_cookie).count(), 1, "{head}");
+}
+
+#[test]
+fn an_answer_that_comes_after_the_end_of_its_session_sets_no_cookie() {
+    let (asked, answer) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let (to_ask, to_answer) = (Arc::clone(&asked), Arc::clone(&answer));
+    let slow = Application::start(move |connection, _| {
+        to_ask.wait();
+        to_answer.wait();
+        connection.answer("200 OK", "", "ok");
+    });
+    let gateway = gateway(&slow, "");
+    let first = rotate(&gateway, &[]);
+    let (cookie, key) = sign_in(&gateway);
+    rotate(&gateway, &[&first]);
+    let mut client = gateway.connect();
+    client.send(format!("GET / HTTP/1.1\r\nHost: app.test\r\n{cookie}Connection: close\r\n\r\n"));
+    asked.wait();
+    let shared = gateway.gateway.shared();
+    shared.runtime.block_on(shared.sessions.end(key)).unwrap();
+    answer.wait();
+    let all = client.read_all();
+    assert!(!fields(&all, "set-cookie").any(|field| is_session_cookie(&field)), "{all}");
 }
 
 #[test]
