@@ -1,9 +1,10 @@
-//! The command line: `run`, `check`, `doctor`, `example-config`, `keygen`, `demo`.
+//! The command line: `run`, `check`, `doctor`, `example-config`, `keygen`, `keys`, `demo`.
 //!
 //! Exit status: 0 when all went well, 78 (`EX_CONFIG` of sysexits.h) for a configuration that can't be
 //! used, 2 for wrong arguments, 1 for everything else; `doctor` has 3 for warnings alone. What went wrong
 //! stands on standard error; a report is on standard output, whatever is in it.
 
+mod keys;
 mod summary;
 
 use std::error::Error;
@@ -13,6 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use self::keys::{KeysCommand, KeysFailure};
 use crate::clock::Clock;
 use crate::config::{self, ConfigError};
 use crate::demo::{self, DemoError, DemoOptions};
@@ -58,6 +60,11 @@ enum Command {
     ExampleConfig,
     /// Print a new key for `session.keys`
     Keygen,
+    /// Tell of the session keys, or make a new one
+    Keys {
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
     /// Start a gateway with a provider and an application of its own, to look at in a browser
     Demo {
         /// The gateway's port on loopback [default: 8080, or any free one]
@@ -87,6 +94,8 @@ enum Failure {
     #[error(transparent)]
     Demo(#[from] DemoError),
     #[error(transparent)]
+    Keys(#[from] KeysFailure),
+    #[error(transparent)]
     Logging(#[from] logging::AlreadySet),
     #[error(transparent)]
     Random(#[from] RandomError),
@@ -108,6 +117,7 @@ impl Failure {
         match self {
             Self::Config(_) => EX_CONFIG,
             Self::Demo(_)
+            | Self::Keys(_)
             | Self::Logging(_)
             | Self::Random(_)
             | Self::Run(_)
@@ -142,6 +152,7 @@ impl Command {
             Self::Doctor { config, json } => return doctor(&config.path, json),
             Self::ExampleConfig => print(config::EXAMPLE)?,
             Self::Demo { port } => demo::run(DemoOptions { port })?,
+            Self::Keys { command } => keys(&command)?,
             Self::Keygen => print(Key::from_bytes(random_bytes()?).to_text().expose())?,
         }
         Ok(ExitCode::SUCCESS)
@@ -157,6 +168,15 @@ fn run(path: &Path) -> Result<(), Failure> {
 fn check(path: &Path) -> Result<(), Failure> {
     let settings = config::load(path)?;
     print(&format!("{} is a good configuration.\n\n{}", path.display(), summary::of(&settings)))
+}
+
+fn keys(command: &KeysCommand) -> Result<(), Failure> {
+    let clock = Clock::system();
+    let told = match command {
+        KeysCommand::List(config) => keys::list(&config::load(&config.path)?, &clock),
+        KeysCommand::Rotate(config) => keys::rotate(&config::load(&config.path)?, &clock),
+    };
+    print(&told?)
 }
 
 /// Findings are printed as they come: some take seconds.
@@ -235,11 +255,17 @@ mod tests {
     #[test]
     fn the_configuration_is_where_the_argument_says_or_at_its_fixed_place() {
         let path = |arguments: &[&str]| match Cli::try_parse_from(arguments).unwrap().command {
-            Command::Run(config) | Command::Check(config) | Command::Doctor { config, .. } => config.path,
+            Command::Run(config)
+            | Command::Check(config)
+            | Command::Doctor { config, .. }
+            | Command::Keys { command: KeysCommand::List(config) | KeysCommand::Rotate(config) } => {
+                config.path
+            }
             other @ (Command::ExampleConfig | Command::Keygen | Command::Demo { .. }) => panic!("{other:?}"),
         };
         assert_eq!(path(&["portcullis", "check", "--config", "a.toml"]), Path::new("a.toml"));
         assert_eq!(path(&["portcullis", "run", "-c", "a.toml"]), Path::new("a.toml"));
+        assert_eq!(path(&["portcullis", "keys", "rotate", "-c", "a.toml"]), Path::new("a.toml"));
     }
 
     #[test]

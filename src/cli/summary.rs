@@ -86,10 +86,23 @@ fn sessions(settings: &Settings) -> Vec<String> {
         StoreKind::Memory => "in memory".to_owned(),
     };
     let keys = match settings.keys.iter().map(|entry| entry.keys.len()).sum() {
-        0_usize => format!("key in {}, made on the first start", settings.data_dir.display()),
+        0_usize => own_keys(settings),
         count => format!("{count} configured keys, of which the first seals"),
     };
     let idle = humantime::format_duration(limits.idle_timeout);
     let max = humantime::format_duration(limits.max_lifetime);
     vec![store, keys, format!("end after {idle} without use, and {max} after sign-in")]
+}
+
+fn own_keys(settings: &Settings) -> String {
+    let place = match settings.store {
+        StoreKind::Disk => settings.data_dir.display().to_string(),
+        StoreKind::Memory => "memory".to_owned(),
+    };
+    match settings.key_rotation {
+        Some(every) => {
+            format!("keys of its own in {place}, a new one every {}", humantime::format_duration(every))
+        }
+        None => format!("keys of its own in {place}, a new one by `portcullis keys rotate` only"),
+    }
 }

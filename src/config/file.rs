@@ -134,6 +134,8 @@ section! {
         max_lifetime: Duration,
         /// The key ring.
         keys: List<SecretRef>,
+        /// How old keys grow that the gateway makes itself, or `off`.
+        key_rotation: String,
         /// Memory for ready sessions.
         cache_size: Size,
         /// The most sessions of one user.

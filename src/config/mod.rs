@@ -22,9 +22,10 @@ use crate::idp::ProviderSettings;
 use crate::oidc::ProviderId;
 use crate::route::{HostPattern, HostSettings};
 use crate::session::Key;
+use crate::session::made_keys::Rotation;
 use crate::telemetry::logging::LogSettings;
 
-pub use key_file::{KeyFileError, KeyOrigin, load_or_create_key};
+pub use key_file::{KeyFile, KeyFileError};
 pub use problem::{ConfigError, Problem};
 
 /// Everything a gateway runs on.
@@ -42,6 +43,8 @@ pub struct Settings {
     pub store: StoreKind,
     /// The keys as configured, which make one ring; empty: one is made in `data_dir` on first start.
     pub keys: Vec<KeyEntry>,
+    /// How old a key grows that the gateway made itself until it makes another one.
+    pub key_rotation: Option<Duration>,
     /// The most bytes that ready sessions take in memory.
     pub cache_bytes: u64,
     /// The providers.
@@ -116,7 +119,17 @@ pub struct ServerSettings {
     pub shutdown_timeout: Duration,
 }
 
+/// Longer than any sealed cookie lives but the session's.
+const OTHER_COOKIES: Duration = Duration::from_hours(1);
+
 impl Settings {
+    /// How the keys follow one another that the gateway makes itself.
+    #[must_use]
+    pub fn rotation(&self) -> Rotation {
+        let life = self.gateway.reading.limits.max_lifetime + OTHER_COOKIES;
+        Rotation { every: self.key_rotation, life, delay: Duration::ZERO }
+    }
+
     /// The URLs of an endpoint, one for each host of a provider, as they are registered there.
     pub fn public_urls(&self, provider: &ProviderId, endpoint: &str) -> impl Iterator<Item = String> {
         let path = self.gateway.paths.of(endpoint);

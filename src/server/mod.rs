@@ -36,8 +36,8 @@ use tokio_util::sync::CancellationToken;
 use self::connection::{Door, Entrance};
 use self::drain::{Drain, Pace, Signals};
 use self::edge::Edge;
-use self::keys::KeyFiles;
 pub use self::keys::KeysError;
+use self::keys::{Keeper, KeySettings};
 pub use self::tls::TlsError;
 pub use self::upstream::UpstreamError;
 use self::upstream::Upstreams;
@@ -317,7 +317,7 @@ fn bind(address: SocketAddr, runtime: &Handle) -> Result<TcpListener, RunError> 
 struct Assembly {
     gateway: Arc<Gateway>,
     upstreams: Arc<Upstreams>,
-    key_files: Option<KeyFiles>,
+    keeper: Keeper,
     server: ServerSettings,
 }
 
@@ -325,8 +325,7 @@ impl Assembly {
     fn new(settings: Settings, clock: Clock, control: &Handle) -> Result<Self, RunError> {
         let upstreams = Arc::new(Upstreams::new(&settings.gateway.routes.upstreams)?);
         let events = Events::new(Arc::new(Metrics::new()), settings.log.access);
-        let keys = Arc::new(keys::load(&settings.keys, settings.store, &settings.data_dir, &events)?);
-        let key_files = KeyFiles::of(settings.keys, Arc::clone(&keys), events.clone());
+        let (keys, keeper) = keys::load(KeySettings::of(&settings), &clock, &events)?;
         let store: Arc<dyn SessionStore> = match settings.store {
             StoreKind::Disk => Arc::new(DiskStore::open(&settings.data_dir, clock.clone(), control.clone())?),
             StoreKind::Memory => Arc::new(MemoryStore::new(clock.clone())),
@@ -353,7 +352,7 @@ impl Assembly {
             runtime: control.clone(),
         };
         let gateway = Arc::new(Gateway::new(settings.gateway, Arc::new(shared)));
-        Ok(Self { gateway, upstreams, key_files, server: settings.server })
+        Ok(Self { gateway, upstreams, keeper, server: settings.server })
     }
 }
 
@@ -363,16 +362,14 @@ impl Running {
     fn begin(&self, assembly: Assembly, open: Open) -> Result<(), RunError> {
         let Some(runtimes) = &self.runtimes else { return Ok(()) };
         let (control, proxy) = (runtimes.control.handle(), runtimes.proxy.handle().clone());
-        let Assembly { gateway, upstreams, key_files, server } = assembly;
+        let Assembly { gateway, upstreams, keeper, server } = assembly;
         let shared = Arc::clone(gateway.shared());
         let drain = Drain::new();
         let edge = Edge::new(gateway, Arc::clone(&upstreams));
         let door = Door::new(proxy_of(edge, &server)?, Arc::clone(&drain), shared.events.clone(), &server);
 
         shared.providers.iter().for_each(Provider::start_discovery);
-        if let Some(files) = key_files {
-            control.spawn(files.keep_looking());
-        }
+        control.spawn(keeper.keep());
         self.serve_admin(open.admin, &shared, &drain, control);
         let (events, opened) = (shared.events.clone(), Arc::clone(&drain));
         control.spawn(async move {

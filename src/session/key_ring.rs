@@ -69,7 +69,7 @@ impl fmt::Display for KeyId {
 }
 
 /// One secret of the ring: 32 bytes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     /// Derived from the secret; tells which key sealed a value.
     pub id: KeyId,

@@ -3,6 +3,7 @@
 pub mod cookie;
 pub mod key_ring;
 pub mod lifetime;
+pub mod made_keys;
 pub mod refresh;
 pub mod seal;
 

@@ -1,5 +1,7 @@
 //! Session keys: what changes on disk while people are signed in.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use portcullis::random::random_bytes;
 use portcullis::session::Key;
 
@@ -102,6 +104,83 @@ fn sc_144_a_new_key_takes_over_and_an_old_one_that_goes_takes_what_it_sealed() {
         let secrets = [one, two].map(|key| key.to_text().expose().trim().to_owned());
         assert!(gateway.log().iter().all(|line| secrets.iter().all(|secret| !line.contains(secret))));
     }
+}
+
+fn run(gateway: &Gateway, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        .args(arguments)
+        .arg("--config")
+        .arg(gateway.config_file())
+        .output()
+        .unwrap();
+    let told = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(told).unwrap())
+}
+
+#[test]
+fn a_key_that_the_gateway_made_is_rotated_by_hand_while_it_runs() {
+    let (upstream, provider) = (Upstream::start(), ScriptedProvider::start());
+    let gateway = Gateway::in_front_of(&upstream).provider(provider.entry()).start();
+    let mut browser = Browser::new(&gateway);
+    browser.open(PAGE);
+    let (status, before) = run(&gateway, &["keys", "list"]);
+    assert_eq!((status, before.lines().count(), before.contains("seals")), (Some(0), 1, true), "{before}");
+    let old = before.split(' ').next().unwrap();
+
+    let (status, told) = run(&gateway, &["keys", "rotate"]);
+    assert_eq!((status, told.contains("Nobody is signed out")), (Some(0), true), "{told}");
+    let new = told.split(' ').nth(2).unwrap();
+    gateway.wait_for_log(&[
+        "session_keys_loaded",
+        &format!("\"sealing\":\"{new}\""),
+        &format!("\"opening\":\"{old}\""),
+    ]);
+    let page = browser.get(PAGE);
+    assert_eq!((page.status, set_cookie(&page).is_some()), (200, true), "and the cookie is sealed anew");
+    let (_, after) = run(&gateway, &["keys", "list"]);
+    let lines: Vec<_> = after.lines().collect();
+    assert!(lines[0].starts_with(new) && lines[0].contains("seals"), "{after}");
+    assert!(lines[1].starts_with(old) && lines[1].contains("opens until"), "{after}");
+    let secrets = std::fs::read_to_string(gateway.data_dir().join("session.key")).unwrap();
+    let secrets = secrets.lines().filter(|line| !line.starts_with('#')).map(|line| line.split_at(43).0);
+    for secret in secrets {
+        assert!(!told.contains(secret) && !after.contains(secret), "a key is printed");
+    }
+}
+
+#[test]
+fn a_key_that_has_grown_old_is_followed_by_a_new_one_and_nobody_is_signed_out() {
+    let (upstream, provider) = (Upstream::start(), ScriptedProvider::start());
+    let mut gateway = Gateway::in_front_of(&upstream).provider(provider.entry()).start();
+    let mut browser = Browser::new(&gateway);
+    browser.open(PAGE);
+    gateway.terminate_cleanly();
+    let file = gateway.data_dir().join("session.key");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (key, made) = text.lines().last().unwrap().split_once(' ').unwrap();
+    std::fs::write(&file, format!("{key} {}\n", made.replacen("202", "201", 1))).unwrap();
+    gateway.restart();
+    gateway.wait_for_log(&["session_key_made", "was old"]);
+    let page = browser.get(PAGE);
+    assert_eq!((page.status, set_cookie(&page).is_some()), (200, true));
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn keys_of_the_operator_are_not_rotated_and_what_to_do_is_told() {
+    let (upstream, provider) = (Upstream::start(), ScriptedProvider::start());
+    let builder = Gateway::in_front_of(&upstream).provider(provider.entry());
+    let (one, two) = (key(), key());
+    builder.file("session_keys", &text(&[&one, &two]));
+    let gateway = builder.session("keys = [{ file = \"session_keys\" }]\n").prepare();
+    let (status, told) = run(&gateway, &["keys", "rotate"]);
+    assert_eq!(status, Some(1), "{told}");
+    assert!(told.contains("portcullis keygen") && told.contains("session_keys"), "{told}");
+    let (status, told) = run(&gateway, &["keys", "list"]);
+    let lines: Vec<_> = told.lines().collect();
+    assert_eq!((status, lines.len()), (Some(0), 2), "{told}");
+    assert!(lines[0].starts_with(&format!("{}  seals", one.id)), "{told}");
+    assert!(lines[1].starts_with(&format!("{}  opens", two.id)), "{told}");
 }
 
 #[test]

@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use portcullis::clock::Clock;
+use portcullis::config::KeyFile;
 use portcullis::session::seal::open_record;
-use portcullis::session::{Key, KeyRing, Session};
+use portcullis::session::{KeyRing, Session};
 use portcullis::store::SessionStore as _;
 use portcullis::store::disk::DiskStore;
 
@@ -98,14 +99,18 @@ fn a_sign_in_over_the_limit_is_refused_with_a_page_and_leaves_nothing_behind() {
 /// Opens the only session in a stopped gateway's data.
 fn only_session(gateway: &Gateway) -> Session {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let key = std::fs::read_to_string(gateway.data_dir().join("session.key")).unwrap();
-    let key = Key::parse(&portcullis::secret::Secret::new(key.trim().to_owned())).unwrap();
+    let keys = KeyFile::of(&gateway.data_dir()).load().unwrap().expect("keys in data_dir");
     let store = DiskStore::open(&gateway.data_dir(), Clock::system(), runtime.handle().clone()).unwrap();
     let page = runtime.block_on(store.list(None, 10)).unwrap();
     let mut sealed = page.records.iter().filter(|stored| !stored.record.indexes.is_empty());
     let record = &sealed.next().expect("a session").record;
     assert!(sealed.next().is_none(), "one session");
-    open_record(&KeyRing::new(&[key]).unwrap(), &record.key.0, &record.payload).unwrap()
+    open_record(
+        &KeyRing::new(&keys.ring(Duration::ZERO, Clock::system().now())).unwrap(),
+        &record.key.0,
+        &record.payload,
+    )
+    .unwrap()
 }
 
 #[test]

@@ -148,6 +148,7 @@ impl Check<'_> {
             data_dir: data_dir?,
             store: session.store,
             keys: session.keys,
+            key_rotation: session.key_rotation,
             cache_bytes: session.cache_bytes,
             providers: providers?,
             gateway: gateway::Settings {
@@ -227,14 +228,23 @@ impl Check<'_> {
     }
 
     fn session(&mut self, field: Field<file::Session>) -> Result<SessionSettings, Told> {
-        let file::Session { store, idle_timeout, max_lifetime, keys, cache_size, max_per_user, at_limit } =
-            field.or_empty()?;
+        let file::Session {
+            store,
+            idle_timeout,
+            max_lifetime,
+            keys,
+            key_rotation,
+            cache_size,
+            max_per_user,
+            at_limit,
+        } = field.or_empty()?;
         let store = store.parse(&mut self.problems, one_of(STORES)).or(StoreKind::default());
         if store == Ok(StoreKind::Memory) {
             self.warnings.push("session.store is \"memory\": a restart signs everybody out".to_owned());
         }
         let limits = self.limits(idle_timeout, max_lifetime);
         let keys = self.keys(keys);
+        let key_rotation = self.key_rotation(key_rotation, keys.as_deref().unwrap_or_default());
         let cache = cache_size.check(&mut self.problems, between(Size(1 << 20), Size(usize::MAX)));
         let cache_bytes = cache.or(Size(64 << 20)).map(|size| size.0 as u64);
         let per_user = self.per_user(max_per_user, at_limit);
@@ -242,6 +252,7 @@ impl Check<'_> {
             store: store?,
             limits: limits?,
             keys: keys?,
+            key_rotation: key_rotation?,
             cache_bytes: cache_bytes?,
             per_user: per_user?,
         })
@@ -272,6 +283,15 @@ impl Check<'_> {
             });
         let at_limit = at_limit.or(AtLimit::default())?;
         Ok(max?.map(|max| PerUser { max, at_limit }))
+    }
+
+    fn key_rotation(&mut self, field: Field<String>, keys: &[KeyEntry]) -> Result<Option<Duration>, Told> {
+        if field.is_written() && !keys.is_empty() {
+            self.warnings.push("session.key_rotation has no effect beside session.keys".to_owned());
+        }
+        let problems = &mut self.problems;
+        let period = field.parse(problems, |text| rules::period_or_off(text, 7 * DAY, 3650 * DAY));
+        period.or(Some(90 * DAY))
     }
 
     fn keys(&mut self, field: Field<List<SecretRef>>) -> Result<Vec<KeyEntry>, Told> {
@@ -383,6 +403,7 @@ struct SessionSettings {
     store: StoreKind,
     limits: Limits,
     keys: Vec<KeyEntry>,
+    key_rotation: Option<Duration>,
     cache_bytes: u64,
     per_user: Option<PerUser>,
 }

@@ -41,6 +41,16 @@ pub(super) fn between<T: Quantity>(min: T, max: T) -> impl Fn(T) -> Result<T, St
     }
 }
 
+/// A duration from `min` to `max`, or `off`.
+pub(super) fn period_or_off(text: &str, min: Duration, max: Duration) -> Result<Option<Duration>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let period = humantime::parse_duration(text);
+    let period = period.map_err(|_error| "is not a duration such as \"90d\", or \"off\"")?;
+    between(min, max)(period).map(Some)
+}
+
 /// Not more than what another key says.
 pub(super) fn at_most(value: Duration, max: Duration, key: &str) -> Result<Duration, String> {
     if value <= max { Ok(value) } else { Err(format!("is longer than {key} ({})", max.written())) }

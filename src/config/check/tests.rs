@@ -514,6 +514,16 @@ fn wrong_values_of_sessions_claims_and_headers_are_told() {
         ),
         (
             "[session]",
+            "key_rotation = \"never\"",
+            &["session.key_rotation: \"never\" is not a duration such as \"90d\", or \"off\""],
+        ),
+        (
+            "[session]",
+            "key_rotation = \"1h\"",
+            &["session.key_rotation: \"1h\" is not between 7days and 9years"],
+        ),
+        (
+            "[session]",
             "cache_size = \"64MB/s\"",
             &["session.cache_size: \"64MB/s\" is not a number of bytes such as 65536"],
         ),
