@@ -138,6 +138,10 @@ section! {
         key_rotation: String,
         /// Memory for ready sessions.
         cache_size: Size,
+        /// How long a session is served without asking a shared store.
+        cache_staleness: Duration,
+        /// How long sessions in memory are served while the store is down.
+        outage_window: Duration,
         /// The most sessions of one user.
         max_per_user: usize,
         /// What happens at that limit.

@@ -18,6 +18,7 @@ use std::time::Duration;
 use check::Outside;
 
 use crate::gateway;
+use crate::gateway::sessions::CacheSettings;
 use crate::idp::ProviderSettings;
 use crate::oidc::ProviderId;
 use crate::route::{HostPattern, HostSettings};
@@ -45,8 +46,8 @@ pub struct Settings {
     pub keys: Vec<KeyEntry>,
     /// How old a key grows that the gateway made itself until it makes another one.
     pub key_rotation: Option<Duration>,
-    /// The most bytes that ready sessions take in memory.
-    pub cache_bytes: u64,
+    /// Ready sessions in memory.
+    pub cache: CacheSettings,
     /// The providers.
     pub providers: Vec<ProviderSettings>,
     /// Routes, hosts, headers, lifetimes.

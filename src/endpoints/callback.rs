@@ -104,13 +104,14 @@ async fn complete(call: &Call<'_>, provider: &Provider, cookies: &mut SetCookies
         }
         Err(failure) => return Err(failure),
     }
+    let is_first = spend(call, &attempt).await?;
     // From here on the attempt is spent, whatever comes of it.
     if provider.settings().form_post {
         cookies.0.push(cookie::delete_for_posts(&name));
     } else {
         cookies.delete(&name, call.site);
     }
-    if !spend(call, &attempt).await? {
+    if !is_first {
         let over = failure(Refusal::LoginReplayed, "the state was used before");
         return resume(call, &attempt.return_to, over, cookies).await;
     }

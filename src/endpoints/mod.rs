@@ -107,7 +107,10 @@ pub async fn answer(
     let mut cookies = SetCookies::default();
     let (mut reply, refusal) = match run(endpoint, gateway, request, body, &mut cookies).await {
         Ok(reply) => (reply, None),
-        Err(refusal) => (refuse(endpoint, gateway, request, refusal), Some(refusal)),
+        Err(refusal) => {
+            cookies.forget_in_outage(refusal);
+            (refuse(endpoint, gateway, request, refusal), Some(refusal))
+        }
     };
     for cookie in cookies.0 {
         reply.headers.append(SET_COOKIE, cookie);

@@ -10,6 +10,7 @@ use crate::identity::Identity;
 use crate::idp::Provider;
 use crate::oidc::end_session;
 use crate::oidc::revocation::Kind;
+use crate::policy::Why;
 use crate::random::random_token;
 use crate::secret::Secret;
 use crate::session::seal::seal_cookie;
@@ -53,9 +54,14 @@ pub(super) fn confirmation(gateway: &Gateway, request: &Request<'_>) -> Reply {
 
 /// Ends the session that the cookie names; `None` where there was none.
 async fn end(call: &Call<'_>) -> Result<Option<Session>, Refusal> {
-    let Ok(id) = call.gateway.session_id(call.site, call.request) else { return Ok(None) };
-    let key = StoreKey(id.store_key());
     let sessions = &call.gateway.shared().sessions;
+    let id = match call.gateway.session_id(call.site, call.request) {
+        Ok(id) => id,
+        // Perhaps a session of another gateway, whose keys are not known here before the store is back.
+        Err(Why::BadCredential) if sessions.is_store_down() => return Err(Refusal::StoreUnavailable),
+        Err(_) => return Ok(None),
+    };
+    let key = StoreKey(id.store_key());
     let session = sessions.read(key).await?;
     sessions.end(key).await?;
     Ok(session.filter(|session| *session.host == *call.site.name))

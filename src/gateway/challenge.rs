@@ -86,6 +86,9 @@ impl Gateway {
         if !request.is_navigation() || request.is_prefetch() {
             return Ok(self.unauthorized(request, &site, need));
         }
+        if self.shared.sessions.is_store_down() {
+            return Err(Refusal::StoreUnavailable);
+        }
         // SC-4: what can't be used any more is not sent again. A session that only lacks something stays.
         if matches!(need, Need::SignIn(why) if !matches!(why, Why::NoCredential | Why::PastRoute)) {
             cookies.delete(site.cookies.session(), &site);
@@ -212,6 +215,10 @@ impl Gateway {
         cookies: &mut SetCookies,
     ) -> Result<Reply, Refusal> {
         let settings = provider.settings();
+        if self.shared.sessions.is_store_down() {
+            // The person would come back to a callback that can't be completed.
+            return Err(Refusal::StoreUnavailable);
+        }
         if let Err(refusal) = self.stop_loop(request, site, cookies).await {
             return Err(self.sign_in_failed(request, provider, refusal, "one round trip after the other"));
         }

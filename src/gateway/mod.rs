@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use http::header::HeaderValue;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixTime};
 use crate::idp::Provider;
 use crate::policy::{self, Access, Subject, Via, Why};
 use crate::route::{HostPattern, HostTable, Route, RouteTable, Site};
@@ -49,7 +49,7 @@ pub struct Settings {
     /// All hosts.
     pub hosts: HostTable,
     /// How sessions are read: claim paths, identity headers, lifetimes.
-    pub reading: Reading,
+    pub reading: Arc<Reading>,
     /// How many sessions a user may have; `None`: any number.
     pub per_user: Option<PerUser>,
     /// Where the endpoints are: `/oauth2`.
@@ -94,6 +94,13 @@ impl SetCookies {
     /// Deletes a cookie of the gateway.
     pub fn delete(&mut self, name: &str, site: &Site) {
         self.0.push(cookie::delete(name, site.cookies.secure()));
+    }
+
+    /// SC-12: where the store is down, nothing is known for certain, and browsers keep what they have.
+    pub fn forget_in_outage(&mut self, refusal: Refusal) {
+        if refusal == Refusal::StoreUnavailable {
+            self.0.clear();
+        }
     }
 }
 
@@ -147,9 +154,10 @@ impl Gateway {
     /// [`Refusal`]; [`Gateway::refuse`] makes the answer of it.
     pub async fn decide(&self, request: &Request<'_>) -> Result<ForwardPlan, Refusal> {
         let (route, site) = self.find_route(request)?;
-        let Authenticated { subject, session, cookie } =
-            self.authenticate(route, site.as_deref(), request).await?;
-        let (now, leeway) = (self.shared.clock.now(), self.leeway(route, session.as_deref()));
+        let now = self.shared.clock.now();
+        let authenticated = self.authenticate(route, site.as_deref(), request, now).await?;
+        let Authenticated { subject, session, cookie } = authenticated;
+        let leeway = self.leeway(route, session.as_deref());
         let permit = policy::evaluate(&route.rule, &subject, now, leeway)?;
         if session.is_some() && is_foreign_websocket(site.as_deref(), request) {
             return Err(Refusal::CrossSite);
@@ -169,7 +177,10 @@ impl Gateway {
         let Some(need) = Need::of(refusal) else { return (self.render(request, refusal), refusal) };
         match self.challenge(request, need, cookies).await {
             Ok(reply) => (reply, refusal),
-            Err(stopped) => (self.render_again(request, stopped), stopped),
+            Err(stopped) => {
+                cookies.forget_in_outage(stopped);
+                (self.render_again(request, stopped), stopped)
+            }
         }
     }
 
@@ -220,6 +231,7 @@ impl Gateway {
         route: &Route,
         site: Option<&Site>,
         request: &Request<'_>,
+        now: UnixTime,
     ) -> Result<Authenticated, Refusal> {
         let Some(site) = site else { return Ok(Authenticated::nobody(Why::NotAsked)) };
         if route.rule.access == Access::Public {
@@ -227,11 +239,11 @@ impl Gateway {
         }
         let shown = match self.shown(site, request) {
             Ok(shown) => shown,
-            Err(why) => return Ok(Authenticated::nobody(why)),
+            Err(why) => return Ok(Authenticated::nobody(self.certain(why)?)),
         };
-        let found = match self.live(site, &shown.id).await? {
-            Ok(session) if !session.fits(&route.session, self.shared.clock.now()) => Err(Why::PastRoute),
-            Ok(session) => self.keep_fresh(session, site, request).await?,
+        let found = match self.live(site, &shown.id, now).await? {
+            Ok(session) if !session.fits(&route.session, now) => Err(Why::PastRoute),
+            Ok(session) => self.keep_fresh(session, site, request, now).await?,
             Err(why) => Err(why),
         };
         Ok(match found {
@@ -276,14 +288,28 @@ impl Gateway {
         request: &Request<'_>,
     ) -> Result<Result<Arc<ReadySession>, Why>, Refusal> {
         match self.session_id(site, request) {
-            Ok(id) => self.live(site, &id).await,
-            Err(why) => Ok(Err(why)),
+            Ok(id) => self.live(site, &id, self.shared.clock.now()).await,
+            Err(why) => Ok(Err(self.certain(why)?)),
         }
     }
 
+    /// A cookie that does not open may be of a key that another gateway made since the store was last
+    /// seen: in an outage nobody knows.
+    fn certain(&self, why: Why) -> Result<Why, Refusal> {
+        if why == Why::BadCredential && self.shared.sessions.is_store_down() {
+            return Err(Refusal::StoreUnavailable);
+        }
+        Ok(why)
+    }
+
     /// The live session of an id on a site, or why there is none.
-    async fn live(&self, site: &Site, id: &SessionId) -> Result<Result<Arc<ReadySession>, Why>, Refusal> {
-        Ok(match self.shared.sessions.find(id, &self.settings.reading).await? {
+    async fn live(
+        &self,
+        site: &Site,
+        id: &SessionId,
+        now: UnixTime,
+    ) -> Result<Result<Arc<ReadySession>, Why>, Refusal> {
+        Ok(match self.shared.sessions.find(id, &self.settings.reading, now).await? {
             // SC-3: the seal binds the host already; the record says it once more.
             Found::Live(session) if *session.host == *site.name && site.takes(&session.provider) => {
                 Ok(session)
@@ -301,8 +327,8 @@ impl Gateway {
         session: Arc<ReadySession>,
         site: &Site,
         request: &Request<'_>,
+        now: UnixTime,
     ) -> Result<Result<Arc<ReadySession>, Why>, Refusal> {
-        let now = self.shared.clock.now();
         let Some(schedule) = session.old(now) else { return Ok(Ok(session)) };
         let mut providers = self.shared.providers.iter();
         let Some(provider) = providers.find(|provider| provider.settings().id == session.provider) else {

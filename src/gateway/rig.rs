@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use url::Url;
 
 use super::limits::Failures;
-use super::sessions::{Reading, Sessions};
+use super::sessions::{CacheSettings, Reading, Sessions};
 use super::{Gateway, Paths, Settings, Shared};
 use crate::clock::{Clock, UnixTime};
 use crate::identity::ClaimPaths;
@@ -24,6 +24,7 @@ use crate::secret::Secret;
 use crate::session::seal::seal_cookie;
 use crate::session::{Key, KeyRing, Limits, Purpose, RouteLimits, Session, SessionId};
 use crate::store::SessionStore;
+use crate::store::guard::GuardedStore;
 use crate::store::memory::MemoryStore;
 use crate::telemetry::Events;
 use crate::token::Claims;
@@ -31,6 +32,12 @@ use crate::web::{Host, Request, RequestId, Target};
 
 pub(crate) const IDLE: Duration = Duration::from_mins(10);
 pub(crate) const LIFETIME: Duration = Duration::from_hours(1);
+
+pub(crate) const CACHE: CacheSettings = CacheSettings {
+    bytes: 1 << 20,
+    staleness: Duration::from_secs(5),
+    outage_window: Duration::from_mins(1),
+};
 
 /// The gateway, its clock and its store.
 pub(crate) struct Rig {
@@ -89,19 +96,27 @@ impl Rig {
     }
 
     pub(crate) fn on(store: Arc<dyn SessionStore>, clock: Clock) -> Self {
+        Self::with(store, clock, CACHE)
+    }
+
+    pub(crate) fn with(store: Arc<dyn SessionStore>, clock: Clock, cache: CacheSettings) -> Self {
         let keys = [Key::from_bytes(*b"0123456789abcdefghijklmnopqrstuv")];
         let keys = Arc::new(KeyRing::new(&keys).unwrap());
         let runtime = tokio::runtime::Handle::current();
+        let events = Events::quiet();
+        let store = Arc::new(GuardedStore::new(store, clock.clone(), events.clone(), runtime.clone()));
         let sessions =
-            Sessions::new(Arc::clone(&store), Arc::clone(&keys), clock.clone(), runtime.clone(), 1 << 20);
+            Sessions::new(Arc::clone(&store), Arc::clone(&keys), clock.clone(), runtime.clone(), cache);
+        let sessions = Arc::new(sessions);
+        sessions.start();
         let shared = Shared {
             store,
-            sessions: Arc::new(sessions),
+            sessions,
             keys,
             providers: Vec::new(),
             logout_failures: Failures::new(),
             clock: clock.clone(),
-            events: Events::quiet(),
+            events,
             runtime,
         };
         Self { gateway: Gateway::new(settings(), Arc::new(shared)), clock }
@@ -182,11 +197,11 @@ fn settings() -> Settings {
     Settings {
         routes: RouteTable::new(routes, vec![upstream]),
         hosts: HostTable::new(&[host]),
-        reading: Reading {
+        reading: Arc::new(Reading {
             claim_paths: ClaimPaths::default(),
             headers: HeaderTable::new(&[Preset::XForwarded], Vec::new()),
             limits: limits(),
-        },
+        }),
         paths: Paths::new("/oauth2"),
         per_user: None,
         demo: false,

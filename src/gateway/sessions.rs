@@ -4,29 +4,35 @@
 //! the store and the open connections of a session never disagree. Must never take an outage of the
 //! store for an absent session.
 
+mod feed;
 mod limit;
 mod ready;
 mod tokens;
+mod trust;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use crate::clock::{Clock, UnixTime};
 use crate::identity::headers::HeaderTable;
 use crate::identity::{ClaimPaths, Identity};
 use crate::idp::flight::Flight;
 use crate::random::{RandomError, random_bytes};
-use crate::session::lifetime::{Times, Verdict, expires_at};
+use crate::session::lifetime::{SKEW, Times, Verdict, expires_at};
 use crate::session::refresh::Schedule;
 use crate::session::seal::{OpenError, SealError, open_record, record_key, seal_record};
 use crate::session::{KeyRing, Lifetime, Limits, Session, SessionId};
-use crate::store::{Index, Lease, Record, Replaced, SessionStore, StoreError, StoreKey};
+use crate::store::guard::{GuardedStore, Outage};
+use crate::store::{Index, Lease, Record, Replaced, SessionStore as _, StoreError, StoreKey, Stored};
 
 pub use limit::{Admitted, AtLimit, Newcomer, PerUser};
 use ready::HoldOff;
 pub use ready::ReadySession;
 use tokens::Tokens;
+use trust::{Question, Trust};
 
 /// How sessions are read: where the identity is, what headers are made of it, how long they live.
 #[derive(Clone, Debug)]
@@ -37,6 +43,18 @@ pub struct Reading {
     pub headers: HeaderTable,
     /// Lifetimes.
     pub limits: Limits,
+}
+
+/// How much is kept in memory, and how long it is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// About the most bytes of ready sessions.
+    pub bytes: u64,
+    /// How long a session serves requests without the store being asked, where others write to it too; zero:
+    /// it is asked for each request.
+    pub staleness: Duration,
+    /// How long sessions in memory serve requests while the store is down.
+    pub outage_window: Duration,
 }
 
 /// What became of the search for a session.
@@ -67,7 +85,8 @@ pub enum BeginError {
 /// The sessions of this process.
 #[derive(Debug)]
 pub struct Sessions {
-    store: Arc<dyn SessionStore>,
+    store: Arc<GuardedStore>,
+    outage: Arc<Outage>,
     keys: Arc<KeyRing>,
     clock: Clock,
     runtime: tokio::runtime::Handle,
@@ -75,39 +94,70 @@ pub struct Sessions {
     /// Sessions that ended a moment ago: a load that overlapped the end must not bring one back.
     just_ended: moka::sync::Cache<StoreKey, ()>,
     tokens: Tokens,
+    /// `None` where nobody else writes to the store.
+    staleness: Option<Duration>,
+    outage_window: Duration,
+    /// One more after each interruption of the feed of changes.
+    generation: AtomicU64,
+    missed: Notify,
 }
 
 /// Longer than any load from the store takes.
 const JUST_ENDED: Duration = Duration::from_mins(2);
 
 impl Sessions {
-    /// Sessions in `store`, sealed with `keys`; at most about `cache_bytes` of them ready in memory.
+    /// Sessions in `store`, sealed with `keys`.
     #[must_use]
     pub fn new(
-        store: Arc<dyn SessionStore>,
+        store: Arc<GuardedStore>,
         keys: Arc<KeyRing>,
         clock: Clock,
         runtime: tokio::runtime::Handle,
-        cache_bytes: u64,
+        cache: CacheSettings,
     ) -> Self {
         let ready = moka::sync::Cache::builder()
-            .max_capacity(cache_bytes)
+            .max_capacity(cache.bytes)
             .weigher(|_, session: &Arc<ReadySession>| session.weight())
             .build();
         let just_ended =
             moka::sync::Cache::builder().time_to_live(JUST_ENDED).max_capacity(1_000_000).build();
-        Self { store, keys, clock, runtime, ready, just_ended, tokens: Tokens::default() }
+        let staleness = store.changes().map(|_others| cache.staleness);
+        Self {
+            outage: Arc::clone(store.outage()),
+            store,
+            keys,
+            clock,
+            runtime,
+            ready,
+            just_ended,
+            tokens: Tokens::default(),
+            staleness,
+            outage_window: cache.outage_window,
+            generation: AtomicU64::new(0),
+            missed: Notify::new(),
+        }
+    }
+
+    /// Whether the store is known to be down.
+    #[must_use]
+    pub fn is_store_down(&self) -> bool {
+        self.outage.is_on()
     }
 
     /// The live session of an id; being found counts as use.
     ///
     /// # Errors
-    /// [`StoreError`] when the store does not answer.
-    pub async fn find(self: &Arc<Self>, id: &SessionId, reading: &Reading) -> Result<Found, StoreError> {
+    /// [`StoreError`] when the store does not answer, and the session is not one that is served without it.
+    pub async fn find(
+        self: &Arc<Self>,
+        id: &SessionId,
+        reading: &Arc<Reading>,
+        now: UnixTime,
+    ) -> Result<Found, StoreError> {
         let key = StoreKey(id.store_key());
         let session = match self.ready.get(&key) {
-            Some(session) => session,
-            None => match self.load(key, reading).await? {
+            Some(session) if self.is_known(&session, now) => session,
+            cached => match Box::pin(self.ask_or_trust(key, cached, reading, now)).await? {
                 Some(session) => {
                     self.reseal(&session, &reading.limits);
                     session
@@ -115,46 +165,169 @@ impl Sessions {
                 None => return Ok(Found::Absent),
             },
         };
-        Ok(self.used(session, &reading.limits))
+        self.used(session, &reading.limits, now)
     }
 
-    /// Notes a use; starts what follows from it behind the request's back.
-    fn used(self: &Arc<Self>, session: Arc<ReadySession>, limits: &Limits) -> Found {
-        match session.lifetime.touch(limits, self.clock.now()) {
-            Verdict::Fresh => Found::Live(session),
-            Verdict::WriteBack => {
-                let (sessions, limits, written) = (Arc::clone(self), *limits, Arc::clone(&session));
-                self.runtime.spawn(async move { sessions.write_back(&written, &limits).await });
-                Found::Live(session)
+    /// Whether a session in memory needs no word of the store.
+    fn is_known(&self, session: &ReadySession, now: UnixTime) -> bool {
+        let generation = self.generation.load(Ordering::Relaxed);
+        !self.outage.is_on()
+            && session.trust.is_settled(generation)
+            && self.staleness.is_none_or(|staleness| session.trust.is_recent(staleness, now))
+    }
+
+    /// The session as the store has it; while that is down, as it is in memory, for some time.
+    async fn ask_or_trust(
+        self: &Arc<Self>,
+        key: StoreKey,
+        cached: Option<Arc<ReadySession>>,
+        reading: &Arc<Reading>,
+        now: UnixTime,
+    ) -> Result<Option<Arc<ReadySession>>, StoreError> {
+        let error = match self.ask(key, cached.as_ref(), reading).await {
+            Ok(found) => return Ok(found),
+            Err(error) => error,
+        };
+        if self.just_ended.contains_key(&key) {
+            return Ok(None);
+        }
+        let session = cached.filter(|_| self.is_in_window(now)).ok_or(error)?;
+        self.outage.note_served();
+        Ok(Some(session))
+    }
+
+    /// Whether sessions in memory are served though the store does not answer.
+    fn is_in_window(&self, now: UnixTime) -> bool {
+        // Where it is no outage yet, it has just begun. One that began in the future is as long as nobody
+        // knows: the clock was set back.
+        let since = self.outage.since().unwrap_or(now);
+        since <= now + SKEW && now.since(since) < self.outage_window
+    }
+
+    /// Asks the store, once for all requests of a session that is in memory.
+    async fn ask(
+        self: &Arc<Self>,
+        key: StoreKey,
+        cached: Option<&Arc<ReadySession>>,
+        reading: &Arc<Reading>,
+    ) -> Result<Option<Arc<ReadySession>>, StoreError> {
+        let Some(known) = cached else { return self.look(key, None, reading).await };
+        // An answer on its way may have been asked for before the doubt arose; a second one was not.
+        let first = self.join_question(known, reading).await?;
+        let generation = self.generation.load(Ordering::Relaxed);
+        match first {
+            Some(session) if !session.trust.is_settled(generation) => {
+                self.join_question(known, reading).await
             }
-            Verdict::Ended => {
-                let (sessions, key) = (Arc::clone(self), session.key);
-                self.forget(key);
-                // The store drops it by itself too; an outage here costs nothing.
-                self.runtime.spawn(async move { sessions.store.remove(key).await.ok() });
-                Found::Expired
-            }
+            first => Ok(first),
         }
     }
 
-    async fn load(&self, key: StoreKey, reading: &Reading) -> Result<Option<Arc<ReadySession>>, StoreError> {
-        let Some(stored) = self.store.get(key).await? else { return Ok(None) };
-        let Ok(session) = open_record(&self.keys, &key.0, &stored.record.payload) else {
+    async fn join_question(
+        self: &Arc<Self>,
+        known: &Arc<ReadySession>,
+        reading: &Arc<Reading>,
+    ) -> Result<Option<Arc<ReadySession>>, StoreError> {
+        let answer = known.question.join(&self.runtime, || {
+            let (sessions, known, reading) = (Arc::clone(self), Arc::clone(known), Arc::clone(reading));
+            Some(async move {
+                let answer = sessions.look(known.key, Some(&known), &reading).await;
+                answer.map_err(|error| error.reason.into())
+            })
+        });
+        let answer = answer.await.unwrap_or_else(|| Err("the gateway ends".into()));
+        answer.map_err(|reason| StoreError::new(&*reason))
+    }
+
+    /// What the store has under a key: the session that is known already, or one that is made ready.
+    async fn look(
+        &self,
+        key: StoreKey,
+        known: Option<&Arc<ReadySession>>,
+        reading: &Reading,
+    ) -> Result<Option<Arc<ReadySession>>, StoreError> {
+        let question = self.question(known);
+        let Some(stored) = self.store.get(key).await? else {
+            if known.is_some() {
+                self.forget(key);
+            }
+            return Ok(None);
+        };
+        let ready = match known.filter(|known| known.version() == stored.version) {
+            Some(known) => {
+                known.trust.settle(question);
+                Some(Arc::clone(known))
+            }
+            None => self.take(&stored, known, question, reading),
+        };
+        if self.just_ended.contains_key(&key) {
+            self.ready.invalidate(&key);
+            return Ok(None);
+        }
+        Ok(ready)
+    }
+
+    fn question(&self, known: Option<&Arc<ReadySession>>) -> Question {
+        let doubts = known.map_or(0, |known| known.trust.doubts());
+        Question { doubts, generation: self.generation.load(Ordering::Acquire), at: self.clock.now() }
+    }
+
+    /// Makes a record ready, in the place of what was known of it.
+    fn take(
+        &self,
+        stored: &Stored,
+        known: Option<&Arc<ReadySession>>,
+        question: Question,
+        reading: &Reading,
+    ) -> Option<Arc<ReadySession>> {
+        let key = stored.record.key;
+        let Ok(mut session) = open_record(&self.keys, &key.0, &stored.record.payload) else {
             // Sealed by a key that is gone, or damaged: it ends here.
             tracing::warn!(
                 event = "session_unreadable",
                 "a stored session does not open with the present keys"
             );
-            return Ok(None);
+            self.ready.invalidate(&key);
+            return None;
         };
-        let Some(ready) = self.make_ready(key, stored.version, &session, reading) else { return Ok(None) };
+        if let Some(known) = known {
+            // Uses that only this gateway knows of.
+            let stored = Times::of(&session).following(question.at);
+            known.lifetime.times().merged(stored).write_to(&mut session);
+        }
+        let ready = self.make_ready(key, stored.version, &session, question, reading)?;
         ready.note_seal(record_key(&stored.record.payload));
         self.ready.insert(key, Arc::clone(&ready));
-        if self.just_ended.contains_key(&key) {
-            self.ready.invalidate(&key);
-            return Ok(None);
+        if known.is_some_and(|known| known.trust.doubts() != question.doubts) {
+            ready.trust.doubt();
         }
-        Ok(Some(ready))
+        Some(ready)
+    }
+
+    /// Notes a use; starts what follows from it behind the request's back.
+    fn used(
+        self: &Arc<Self>,
+        session: Arc<ReadySession>,
+        limits: &Limits,
+        now: UnixTime,
+    ) -> Result<Found, StoreError> {
+        match session.lifetime.touch(limits, now) {
+            Verdict::Fresh => Ok(Found::Live(session)),
+            Verdict::WriteBack => {
+                let (sessions, limits, written) = (Arc::clone(self), *limits, Arc::clone(&session));
+                self.runtime.spawn(async move { sessions.write_back(&written, &limits).await });
+                Ok(Found::Live(session))
+            }
+            // Another gateway may know of a later use, and nobody can sign in anew.
+            Verdict::Ended if self.outage.is_on() => Err(StoreError::new("it is known to be down")),
+            Verdict::Ended => {
+                let (sessions, key) = (Arc::clone(self), session.key);
+                self.forget(key);
+                // The store drops it by itself too; an outage here costs nothing.
+                self.runtime.spawn(async move { sessions.store.remove(key).await.ok() });
+                Ok(Found::Expired)
+            }
+        }
     }
 
     fn make_ready(
@@ -162,6 +335,7 @@ impl Sessions {
         key: StoreKey,
         version: u64,
         session: &Session,
+        question: Question,
         reading: &Reading,
     ) -> Option<Arc<ReadySession>> {
         let identity = match Identity::from_claims(&session.claims, &reading.claim_paths) {
@@ -181,9 +355,11 @@ impl Sessions {
             headers,
             ended: self.tokens.of(key),
             refresh: Flight::default(),
+            question: Flight::default(),
+            trust: Trust::new(question),
             schedule: Schedule::of(session),
             hold_off: HoldOff::default(),
-            lifetime: Lifetime::new(Times::of(session), self.clock.now()),
+            lifetime: Lifetime::new(Times::of(session), question.at),
             version: AtomicU64::new(version),
             sealed_by: Mutex::default(),
         }))
@@ -246,9 +422,11 @@ impl Sessions {
         self.runtime.spawn(async move { sessions.write_back(&session, &limits).await });
     }
 
-    /// The next request reads the session from the store.
+    /// The next request asks the store what became of the session.
     pub(super) fn reread(&self, key: StoreKey) {
-        self.ready.invalidate(&key);
+        if let Some(session) = self.ready.get(&key) {
+            session.trust.doubt();
+        }
     }
 
     /// Ends a session: in the store first, then here, then whatever serves it.
@@ -294,7 +472,7 @@ impl Sessions {
         match self.store.replace(record, ttl, version, None).await {
             Ok(Replaced::Done(version)) => ready.version.store(version, Ordering::Relaxed),
             // Somebody else wrote: what they wrote counts, and is read at the next request.
-            Ok(Replaced::Conflict) => self.ready.invalidate(&ready.key),
+            Ok(Replaced::Conflict) => self.reread(ready.key),
             Ok(Replaced::Gone) => self.forget(ready.key),
             Err(_) => ready.note_seal(None),
         }
@@ -316,3 +494,6 @@ fn time_to_live(session: &Session, limits: &Limits, now: UnixTime) -> Duration {
     let end = expires_at(session.created_at, session.last_seen + slack, limits);
     end.since(now)
 }
+
+#[cfg(test)]
+mod tests;

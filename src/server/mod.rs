@@ -50,8 +50,8 @@ use crate::gateway::{Gateway, Shared};
 use crate::idp::{Provider, SetupError};
 use crate::store::SessionStore;
 use crate::store::disk::{DiskStore, OpenError};
+use crate::store::guard::GuardedStore;
 use crate::store::memory::MemoryStore;
-use crate::store::observed::ObservedStore;
 use crate::telemetry::Events;
 use crate::telemetry::metrics::Metrics;
 
@@ -330,7 +330,7 @@ impl Assembly {
             StoreKind::Disk => Arc::new(DiskStore::open(&settings.data_dir, clock.clone(), control.clone())?),
             StoreKind::Memory => Arc::new(MemoryStore::new(clock.clone())),
         };
-        let store: Arc<dyn SessionStore> = Arc::new(ObservedStore::new(store, events.clone()));
+        let store = Arc::new(GuardedStore::new(store, clock.clone(), events.clone(), control.clone()));
         let provider = |provider| Provider::new(provider, control.clone(), clock.clone(), events.clone());
         let providers = settings.providers.into_iter().map(provider).collect::<Result<_, _>>()?;
         let sessions = Sessions::new(
@@ -338,9 +338,10 @@ impl Assembly {
             Arc::clone(&keys),
             clock.clone(),
             control.clone(),
-            settings.cache_bytes,
+            settings.cache,
         );
         let sessions = Arc::new(sessions);
+        sessions.start();
         let shared = Shared {
             store,
             sessions,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Session;
+use super::lifetime::SKEW;
 use crate::clock::UnixTime;
 
 /// How long before its end a token is refreshed at the earliest.
@@ -54,7 +55,9 @@ impl Schedule {
     /// could make the provider take all tokens of the sign-in back (RFC 9700 4.14.2).
     #[must_use]
     pub fn due(&self, grace: Duration, now: UnixTime) -> Due {
-        let is_spent = self.sent_at.is_some_and(|sent_at| sent_at + grace <= now);
+        // A moment that lies far ahead is of a clock that was set back: nobody knows how long ago it was.
+        let is_over = |sent_at| sent_at + grace <= now || now + SKEW < sent_at;
+        let is_spent = self.sent_at.is_some_and(|sent_at| grace.is_zero() || is_over(sent_at));
         if is_spent || !self.is_old(now) {
             Due::No
         } else if now < self.now {
@@ -128,5 +131,16 @@ mod tests {
         assert_eq!(schedule.due(grace, at(95)), Due::Soon);
         assert_eq!(schedule.due(grace, at(124)), Due::Now);
         assert_eq!(schedule.due(grace, at(125)), Due::No);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_has_no_token_sent_again() {
+        let mut sent = refreshable(100);
+        sent.refresh_sent_at = Some(at(4000));
+        let schedule = Schedule::of(&sent).unwrap();
+        let grace = Duration::from_secs(30);
+        assert_eq!(schedule.due(grace, at(3939)), Due::No, "how long ago it was nobody knows");
+        assert_eq!(schedule.due(grace, at(3940)), Due::Now, "clocks of two gateways differ");
+        assert_eq!(schedule.due(Duration::ZERO, at(3999)), Due::No);
     }
 }

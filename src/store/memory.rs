@@ -311,6 +311,11 @@ impl MemoryStore {
         assert!(catch_unwind::<_, Result<(), StoreError>>(panic_under_the_lock).is_err());
     }
 
+    /// Makes operations succeed again.
+    pub(crate) fn mend(&self) {
+        self.state.clear_poison();
+    }
+
     /// How many entries of any kind there are.
     pub(super) fn rows(&self) -> usize {
         let state = self.state.lock().unwrap();

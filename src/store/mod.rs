@@ -4,11 +4,14 @@
 //! `Err`; nothing maps the second to the first.
 
 pub mod disk;
+pub mod guard;
 pub mod memory;
 pub mod observed;
 
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+pub(crate) mod peer;
 
 use std::time::Duration;
 

@@ -207,6 +207,24 @@ impl Events {
         error!(event = "store_unavailable", operation, error = chain(error));
     }
 
+    /// A request was served out of memory because the store is down; `portcullis_outage_requests_total`.
+    pub fn served_in_outage(&self) {
+        self.metrics.count_outage_request();
+    }
+
+    /// The store does not answer. WARN `store_outage_began`.
+    pub fn store_outage_began(&self) {
+        warn!(
+            event = "store_outage_began",
+            "the session store does not answer; what is in memory is served for a while"
+        );
+    }
+
+    /// The store answers again. INFO `store_outage_ended`, with what was served out of memory meanwhile.
+    pub fn store_outage_ended(&self, length: Duration, requests: u64) {
+        info!(event = "store_outage_ended", duration_ms = millis(length), requests);
+    }
+
     /// A store operation took this long; `portcullis_store_seconds{operation}`.
     pub fn store_took(&self, operation: &'static str, duration: Duration) {
         self.metrics.observe_store(operation, duration);

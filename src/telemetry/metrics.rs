@@ -96,6 +96,7 @@ pub struct Metrics {
     store_errors: Family<OperationLabel, Counter>,
     session_keys: Gauge,
     session_keys_stale: Gauge,
+    outage_requests: Counter,
 }
 
 impl Metrics {
@@ -119,6 +120,7 @@ impl Metrics {
             store_errors: Family::default(),
             session_keys: Gauge::default(),
             session_keys_stale: Gauge::default(),
+            outage_requests: Counter::default(),
         };
         metrics.register_requests(by_class);
         metrics.register_sign_ins();
@@ -174,6 +176,11 @@ impl Metrics {
             self.store_seconds.clone(),
         );
         to.register("store_errors", "Operations of the session store that failed", self.store_errors.clone());
+        to.register(
+            "outage_requests",
+            "Requests that were served out of memory while the session store was down",
+            self.outage_requests.clone(),
+        );
     }
 
     fn register_keys(&mut self) {
@@ -266,6 +273,10 @@ impl Metrics {
 
     pub(super) fn set_session_keys_stale(&self, stale: bool) {
         self.session_keys_stale.set(i64::from(stale));
+    }
+
+    pub(super) fn count_outage_request(&self) {
+        self.outage_requests.inc();
     }
 
     pub(super) fn count_store_error(&self, operation: &'static str) {

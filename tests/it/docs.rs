@@ -102,6 +102,7 @@ fn metric_families() -> BTreeSet<String> {
     events.provider_up("p");
     events.store_took("get", Duration::ZERO);
     events.store_failed("get", &error);
+    events.served_in_outage();
     let text = events.metrics().render();
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     types

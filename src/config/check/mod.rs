@@ -10,13 +10,14 @@ mod rules;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::file::{self, File, List};
 use super::problem::{Problem, Problems, Told};
 use super::read::{Field, SecretRef, Size};
 use super::{KeyEntry, ListenerSettings, ServerSettings, Settings, StoreKind, TlsSettings};
-use crate::gateway::sessions::{AtLimit, PerUser, Reading};
+use crate::gateway::sessions::{AtLimit, CacheSettings, PerUser, Reading};
 use crate::gateway::{self, Paths};
 use crate::route::{HostTable, RouteTable};
 use crate::secret::{self, Secret};
@@ -149,15 +150,15 @@ impl Check<'_> {
             store: session.store,
             keys: session.keys,
             key_rotation: session.key_rotation,
-            cache_bytes: session.cache_bytes,
+            cache: session.cache,
             providers: providers?,
             gateway: gateway::Settings {
                 hosts: HostTable::new(&hosts),
-                reading: Reading {
+                reading: Arc::new(Reading {
                     claim_paths: claim_paths?,
                     headers: headers?,
                     limits: route::with_routes(session.limits, &routes),
-                },
+                }),
                 per_user: session.per_user,
                 routes: RouteTable::new(routes, upstreams),
                 paths: Paths::new(&prefix?),
@@ -235,6 +236,8 @@ impl Check<'_> {
             keys,
             key_rotation,
             cache_size,
+            cache_staleness,
+            outage_window,
             max_per_user,
             at_limit,
         } = field.or_empty()?;
@@ -245,15 +248,14 @@ impl Check<'_> {
         let limits = self.limits(idle_timeout, max_lifetime);
         let keys = self.keys(keys);
         let key_rotation = self.key_rotation(key_rotation, keys.as_deref().unwrap_or_default());
-        let cache = cache_size.check(&mut self.problems, between(Size(1 << 20), Size(usize::MAX)));
-        let cache_bytes = cache.or(Size(64 << 20)).map(|size| size.0 as u64);
+        let cache = self.cache(cache_size, cache_staleness, outage_window);
         let per_user = self.per_user(max_per_user, at_limit);
         Ok(SessionSettings {
             store: store?,
             limits: limits?,
             keys: keys?,
             key_rotation: key_rotation?,
-            cache_bytes: cache_bytes?,
+            cache: cache?,
             per_user: per_user?,
         })
     }
@@ -268,6 +270,20 @@ impl Check<'_> {
             .or(HOUR.min(longest));
         let (idle_timeout, max_lifetime) = (idle_timeout?, max_lifetime?);
         Ok(Limits { idle_timeout, max_lifetime, shortest_idle: idle_timeout })
+    }
+
+    fn cache(
+        &mut self,
+        size: Field<Size>,
+        staleness: Field<Duration>,
+        outage_window: Field<Duration>,
+    ) -> Result<CacheSettings, Told> {
+        let problems = &mut self.problems;
+        let size = size.check(problems, between(Size(1 << 20), Size(usize::MAX))).or(Size(64 << 20));
+        let staleness = staleness.check(problems, between(Duration::ZERO, MINUTE)).or(5 * SECOND);
+        let outage_window = outage_window.check(problems, between(Duration::ZERO, HOUR)).or(MINUTE);
+        let bytes = size?.0 as u64;
+        Ok(CacheSettings { bytes, staleness: staleness?, outage_window: outage_window? })
     }
 
     fn per_user(&mut self, max: Field<usize>, at_limit: Field<String>) -> Result<Option<PerUser>, Told> {
@@ -404,7 +420,7 @@ struct SessionSettings {
     limits: Limits,
     keys: Vec<KeyEntry>,
     key_rotation: Option<Duration>,
-    cache_bytes: u64,
+    cache: CacheSettings,
     per_user: Option<PerUser>,
 }
 

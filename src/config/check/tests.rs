@@ -493,6 +493,12 @@ fn wrong_values_of_sessions_claims_and_headers_are_told() {
                 "session.keys[3]: the same session key is listed twice",
             ],
         ),
+        (
+            "[session]",
+            "cache_staleness = \"2m\"",
+            &["session.cache_staleness: \"2m\" is not between 0s and 1m"],
+        ),
+        ("[session]", "outage_window = \"2h\"", &["session.outage_window: \"2h\" is not between 0s and 1h"]),
         ("[session]", "max_per_user = 0", &["session.max_per_user: 0 is not between 1 and 10000"]),
         (
             "[session]",

@@ -9,7 +9,7 @@ use super::Sessions;
 use crate::clock::UnixTime;
 use crate::oidc::Issuer;
 use crate::session::lifetime::SKEW;
-use crate::store::{Index, StoreError, StoreKey};
+use crate::store::{Index, SessionStore as _, StoreError, StoreKey};
 
 /// How many records are read at a time.
 const READS: usize = 16;

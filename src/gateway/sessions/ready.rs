@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::header::{HeaderName, HeaderValue};
 use tokio_util::sync::CancellationToken;
 
+use super::trust::Trust;
 use crate::clock::UnixTime;
 use crate::gateway::refresh::Outcome;
 use crate::identity::Identity;
@@ -33,6 +34,9 @@ pub struct ReadySession {
     pub ended: Arc<CancellationToken>,
     /// The refresh that is under way, if one is.
     pub(in crate::gateway) refresh: Flight<Outcome>,
+    /// The question to the store that is under way, if one is.
+    pub(super) question: Flight<Result<Option<Arc<Self>>, Arc<str>>>,
+    pub(super) trust: Trust,
     pub(super) schedule: Option<Schedule>,
     pub(super) hold_off: HoldOff,
     pub(super) lifetime: Lifetime,
@@ -58,7 +62,9 @@ const DOUBLINGS: u32 = 6;
 impl ReadySession {
     /// When its tokens are to be refreshed, once that may be.
     pub(in crate::gateway) fn old(&self, now: UnixTime) -> Option<&Schedule> {
-        let is_held_off = now.as_millis() < self.hold_off.until.load(Ordering::Relaxed);
+        let until = UnixTime::from_millis(self.hold_off.until.load(Ordering::Relaxed));
+        // Longer than it ever is: the clock was set back.
+        let is_held_off = now < until && until.since(now) <= FIRST_HOLD_OFF * 2_u32.pow(DOUBLINGS);
         self.schedule.as_ref().filter(|schedule| schedule.is_old(now) && !is_held_off)
     }
 

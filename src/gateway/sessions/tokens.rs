@@ -27,6 +27,13 @@ impl Tokens {
         token
     }
 
+    /// The sessions that serve something right now.
+    pub(super) fn in_use(&self) -> Vec<StoreKey> {
+        let tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // The cache holds one of each; what is served holds another.
+        tokens.iter().filter(|(_, token)| token.strong_count() > 1).map(|(key, _)| *key).collect()
+    }
+
     pub(super) fn cancel(&self, key: StoreKey) {
         let token = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         if let Some(token) = token.and_then(|token| token.upgrade()) {
