@@ -1,9 +1,10 @@
-//! The command line: `run`, `check`, `doctor`, `example-config`, `keygen`, `keys`, `demo`.
+//! The command line: `run`, `check`, `doctor`, `backup`, `example-config`, `keygen`, `keys`, `demo`.
 //!
 //! Exit status: 0 when all went well, 78 (`EX_CONFIG` of sysexits.h) for a configuration that can't be
 //! used, 2 for wrong arguments, 1 for everything else; `doctor` has 3 for warnings alone. What went wrong
 //! stands on standard error; a report is on standard output, whatever is in it.
 
+mod backup;
 mod keys;
 mod summary;
 
@@ -14,6 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use self::backup::BackupFailure;
 use self::keys::{KeysCommand, KeysFailure};
 use crate::clock::Clock;
 use crate::config::{self, ConfigError};
@@ -56,6 +58,16 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Make a consistent copy of the session store while the gateway runs (or while none does)
+    ///
+    /// The running gateway makes it and goes on meanwhile; this has to run as its user or as root. To
+    /// restore: stop the gateway, move the copy to `sessions.redb` in `data_dir`, start.
+    Backup {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Where the copy goes, over an older one [default: backup/sessions.redb in `data_dir`]
+        output: Option<PathBuf>,
+    },
     /// Print a configuration file with every setting, each explained and at its default
     ExampleConfig,
     /// Print a new key for `session.keys`
@@ -89,6 +101,8 @@ struct ConfigPath {
 /// Why a command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
+    #[error("no backup was made: {0}")]
+    Backup(#[from] BackupFailure),
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -116,7 +130,8 @@ impl Failure {
     const fn exit_status(&self) -> u8 {
         match self {
             Self::Config(_) => EX_CONFIG,
-            Self::Demo(_)
+            Self::Backup(_)
+            | Self::Demo(_)
             | Self::Keys(_)
             | Self::Logging(_)
             | Self::Random(_)
@@ -150,6 +165,7 @@ impl Command {
             Self::Run(config) => run(&config.path)?,
             Self::Check(config) => check(&config.path)?,
             Self::Doctor { config, json } => return doctor(&config.path, json),
+            Self::Backup { config, output } => back_up(&config.path, output.as_deref())?,
             Self::ExampleConfig => print(config::EXAMPLE)?,
             Self::Demo { port } => demo::run(DemoOptions { port })?,
             Self::Keys { command } => keys(&command)?,
@@ -177,6 +193,11 @@ fn keys(command: &KeysCommand) -> Result<(), Failure> {
         KeysCommand::Rotate(config) => keys::rotate(&config::load(&config.path)?, &clock),
     };
     print(&told?)
+}
+
+fn back_up(path: &Path, output: Option<&Path>) -> Result<(), Failure> {
+    let settings = config::load(path)?;
+    print(&backup::make(&settings, output)?)
 }
 
 /// Findings are printed as they come: some take seconds.
@@ -258,6 +279,7 @@ mod tests {
             Command::Run(config)
             | Command::Check(config)
             | Command::Doctor { config, .. }
+            | Command::Backup { config, .. }
             | Command::Keys { command: KeysCommand::List(config) | KeysCommand::Rotate(config) } => {
                 config.path
             }
@@ -266,6 +288,7 @@ mod tests {
         assert_eq!(path(&["portcullis", "check", "--config", "a.toml"]), Path::new("a.toml"));
         assert_eq!(path(&["portcullis", "run", "-c", "a.toml"]), Path::new("a.toml"));
         assert_eq!(path(&["portcullis", "keys", "rotate", "-c", "a.toml"]), Path::new("a.toml"));
+        assert_eq!(path(&["portcullis", "backup", "-c", "a.toml", "copy"]), Path::new("a.toml"));
     }
 
     #[test]

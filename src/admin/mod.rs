@@ -1,7 +1,10 @@
-//! The admin listener: `/healthz`, `/readyz`, `/metrics`. Never reachable through a proxied host.
+//! The admin listener: `/healthz`, `/readyz`, `/metrics`, `/backup`. Never reachable through a proxied host.
 //!
-//! It only tells, it changes nothing, and it asks for no credential: it belongs on loopback or on a
-//! network of the operator's (PP-14).
+//! To everybody it only tells: it belongs on loopback or on a network of the operator's (PP-14). To
+//! have something done takes the token that lies in `data_dir` ([`token`]).
+
+mod backup;
+pub mod token;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,9 +14,10 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde_json::{Map, Value, json};
 
+pub use self::backup::Backups;
 use crate::idp::Provider;
 use crate::store::SessionStore;
 use crate::telemetry::metrics::{Metrics, OPEN_METRICS, PLAIN_TEXT};
@@ -32,6 +36,8 @@ pub struct Admin {
     pub providers: Vec<Arc<Provider>>,
     /// Whether all listeners are open and no shutdown has begun.
     pub accepting: Arc<AtomicBool>,
+    /// For `/backup`; `None` where the store is not on this machine's disk.
+    pub backups: Option<Arc<Backups>>,
 }
 
 impl Admin {
@@ -52,7 +58,8 @@ impl Admin {
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
-            .fallback(|| async { json_reply(StatusCode::NOT_FOUND, &json!({"error": "not_found"})) })
+            .route("/backup", post(backup::back_up))
+            .fallback(not_found)
             .method_not_allowed_fallback(|| async {
                 json_reply(StatusCode::METHOD_NOT_ALLOWED, &json!({"error": "method_not_allowed"}))
             })
@@ -99,6 +106,10 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
     let is_open_metrics = accept.windows(wanted.len()).any(|part| part == wanted);
     let kind = if is_open_metrics { OPEN_METRICS } else { PLAIN_TEXT };
     reply(StatusCode::OK, kind, admin.metrics.render())
+}
+
+async fn not_found() -> Response {
+    json_reply(StatusCode::NOT_FOUND, &json!({"error": "not_found"}))
 }
 
 fn json_reply(status: StatusCode, body: &Value) -> Response {
@@ -201,6 +212,7 @@ mod tests {
             store: Arc::new(store),
             providers: Vec::new(),
             accepting: Arc::new(AtomicBool::new(accepting)),
+            backups: None,
         }
     }
 
@@ -287,6 +299,8 @@ mod tests {
             ("trailing slash", "GET /healthz/", 404, "not_found"),
             ("post", "POST /readyz", 405, "method_not_allowed"),
             ("delete", "DELETE /metrics", 405, "method_not_allowed"),
+            ("a backup by a link", "GET /backup", 405, "method_not_allowed"),
+            ("a backup of a store in memory", "POST /backup", 404, "not_found"),
         ];
         for (name, request, status, error) in cases {
             let (head, body) = ask(healthy(), request, "").await;

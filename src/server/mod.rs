@@ -24,6 +24,7 @@ mod websocket;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +42,8 @@ use self::keys::{Keeper, KeySettings};
 pub use self::tls::TlsError;
 pub use self::upstream::UpstreamError;
 use self::upstream::Upstreams;
-use crate::admin::Admin;
+use crate::admin::token::Token;
+use crate::admin::{Admin, Backups};
 use crate::clock::Clock;
 use crate::config::{ListenerSettings, ServerSettings, Settings, StoreKind};
 use crate::gateway::limits::Failures;
@@ -319,6 +321,28 @@ struct Assembly {
     upstreams: Arc<Upstreams>,
     keeper: Keeper,
     server: ServerSettings,
+    disk: Option<Disk>,
+}
+
+/// The store on disk, where that is the one.
+struct Disk {
+    store: Arc<DiskStore>,
+    data_dir: PathBuf,
+}
+
+impl Disk {
+    /// Backups for whoever can read the token. Without a token, on a disk that is full, the gateway
+    /// goes on and makes no backups.
+    fn backups(self, address: SocketAddr) -> Option<Arc<Backups>> {
+        let Self { store, data_dir } = self;
+        match Token::make(&data_dir) {
+            Ok(token) => Some(Arc::new(Backups { token, address, store, data_dir })),
+            Err(error) => {
+                tracing::warn!(event = "admin_token_failed", %error, "no backups can be made in this run");
+                None
+            }
+        }
+    }
 }
 
 impl Assembly {
@@ -326,9 +350,13 @@ impl Assembly {
         let upstreams = Arc::new(Upstreams::new(&settings.gateway.routes.upstreams)?);
         let events = Events::new(Arc::new(Metrics::new()), settings.log.access);
         let (keys, keeper) = keys::load(KeySettings::of(&settings), &clock, &events)?;
-        let store: Arc<dyn SessionStore> = match settings.store {
-            StoreKind::Disk => Arc::new(DiskStore::open(&settings.data_dir, clock.clone(), control.clone())?),
-            StoreKind::Memory => Arc::new(MemoryStore::new(clock.clone())),
+        let (store, disk): (Arc<dyn SessionStore>, _) = match settings.store {
+            StoreKind::Disk => {
+                let store = Arc::new(DiskStore::open(&settings.data_dir, clock.clone(), control.clone())?);
+                let disk = Disk { store: Arc::clone(&store), data_dir: settings.data_dir.clone() };
+                (store, Some(disk))
+            }
+            StoreKind::Memory => (Arc::new(MemoryStore::new(clock.clone())), None),
         };
         let store = Arc::new(GuardedStore::new(store, clock.clone(), events.clone(), control.clone()));
         let provider = |provider| Provider::new(provider, control.clone(), clock.clone(), events.clone());
@@ -353,7 +381,7 @@ impl Assembly {
             runtime: control.clone(),
         };
         let gateway = Arc::new(Gateway::new(settings.gateway, Arc::new(shared)));
-        Ok(Self { gateway, upstreams, keeper, server: settings.server })
+        Ok(Self { gateway, upstreams, keeper, server: settings.server, disk })
     }
 }
 
@@ -363,7 +391,7 @@ impl Running {
     fn begin(&self, assembly: Assembly, open: Open) -> Result<(), RunError> {
         let Some(runtimes) = &self.runtimes else { return Ok(()) };
         let (control, proxy) = (runtimes.control.handle(), runtimes.proxy.handle().clone());
-        let Assembly { gateway, upstreams, keeper, server } = assembly;
+        let Assembly { gateway, upstreams, keeper, server, disk } = assembly;
         let shared = Arc::clone(gateway.shared());
         let drain = Drain::new();
         let edge = Edge::new(gateway, Arc::clone(&upstreams));
@@ -371,7 +399,7 @@ impl Running {
 
         shared.providers.iter().for_each(Provider::start_discovery);
         control.spawn(keeper.keep());
-        self.serve_admin(open.admin, &shared, &drain, control);
+        self.serve_admin(open.admin, &shared, disk, &drain, control);
         let (events, opened) = (shared.events.clone(), Arc::clone(&drain));
         control.spawn(async move {
             background::resolve_all(&upstreams, &events).await;
@@ -386,13 +414,21 @@ impl Running {
         Ok(())
     }
 
-    fn serve_admin(&self, listener: Option<TcpListener>, shared: &Shared, drain: &Drain, control: &Handle) {
+    fn serve_admin(
+        &self,
+        listener: Option<TcpListener>,
+        shared: &Shared,
+        disk: Option<Disk>,
+        drain: &Drain,
+        control: &Handle,
+    ) {
         let Some(listener) = listener else { return };
         let admin = Admin {
             metrics: Arc::clone(shared.events.metrics()),
             store: Arc::clone(&shared.store),
             providers: shared.providers.clone(),
             accepting: drain.accepting(),
+            backups: self.admin.and_then(|address| disk?.backups(address)),
         };
         let finished = self.ends.finished.clone();
         control.spawn(async move {

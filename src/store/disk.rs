@@ -10,16 +10,18 @@
 //!   (`slot`). Where a file system copies on each write, a full disk may refuse reads, too: that is an
 //!   outage, never an absence.
 //! - The file is made once and never made again over one that is there (`file`).
+//! - A copy is made of one moment while all goes on (`backup`).
 //!
 //! Callers may be on any Tokio runtime that has timers.
 
+mod backup;
 mod file;
 mod slot;
 mod tables;
 mod writer;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
@@ -30,6 +32,8 @@ use redb::Error;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot};
 
+pub use self::backup::{Backup, BackupError};
+use self::backup::{Customer, EFFORT};
 pub use self::file::OpenError;
 use self::slot::Slot;
 use self::tables::{Snapshot, Tables};
@@ -56,6 +60,7 @@ pub struct DiskStore {
     deadline: Duration,
     reads: Arc<Semaphore>,
     writes: Arc<Semaphore>,
+    backups: Arc<Semaphore>,
     jobs: Option<Sender<Box<dyn Job>>>,
     writer: Option<JoinHandle<()>>,
 }
@@ -69,8 +74,8 @@ impl DiskStore {
     /// [`OpenError`] that names the file. A file that is damaged or of a newer format stays as it is.
     pub fn open(data_dir: &Path, clock: Clock, runtime: Handle) -> Result<Self, OpenError> {
         let database = file::open_or_create(data_dir)?;
-        let directory = data_dir.to_owned();
-        let slot = Slot::new(database, Box::new(move || file::open(&directory, false)), PACE.rest);
+        let path = file::path(data_dir);
+        let slot = Slot::new(database, Box::new(move || file::open(&path, false)), PACE.rest);
         Self::start(slot, clock, runtime, PACE).map_err(OpenError::Thread)
     }
 
@@ -80,6 +85,29 @@ impl DiskStore {
     /// Where that can't be seen.
     pub fn exists(data_dir: &Path) -> Result<bool, std::io::Error> {
         file::path(data_dir).try_exists()
+    }
+
+    /// Where a backup of the store in `data_dir` is made.
+    #[must_use]
+    pub fn backup_file(data_dir: &Path) -> PathBuf {
+        backup::path(data_dir)
+    }
+
+    /// Makes a backup in `data_dir`, over the one that is there: a store as it is at this moment, in a
+    /// file for its owner only. Others go on meanwhile. Given up when the caller no longer waits.
+    ///
+    /// # Errors
+    /// [`BackupError`]; what was there before is kept.
+    pub async fn back_up(&self, data_dir: &Path) -> Result<Backup, BackupError> {
+        let place = Arc::clone(&self.backups).try_acquire_owned().ok().ok_or(BackupError::Busy)?;
+        let (slot, data_dir, customer) = (Arc::clone(&self.slot), data_dir.to_owned(), Customer::default());
+        let gone = customer.gone();
+        let writing = self.runtime.spawn_blocking(move || {
+            let _place = place;
+            let snapshot = slot.snapshot().map_err(StoreError::from)?;
+            backup::write(&snapshot, &data_dir, &gone, EFFORT)
+        });
+        writing.await.map_err(|lost| StoreError::caused_by("the backup stopped", lost))?
     }
 
     fn start(slot: Slot, clock: Clock, runtime: Handle, pace: Pace) -> Result<Self, std::io::Error> {
@@ -93,6 +121,7 @@ impl DiskStore {
             deadline: pace.deadline,
             reads: Arc::new(Semaphore::new(READS_AT_ONCE)),
             writes: Arc::new(Semaphore::new(WAITING_WRITES)),
+            backups: Arc::new(Semaphore::new(1)),
             jobs: Some(jobs),
             writer: Some(thread),
         })

@@ -13,6 +13,7 @@
 mod support;
 
 mod backchannel_logout;
+mod backup;
 mod browser;
 mod client_auth;
 mod config;

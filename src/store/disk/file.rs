@@ -74,16 +74,15 @@ pub(super) fn open_or_create(data_dir: &Path) -> Result<Database, OpenError> {
     }
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(unusable(&path))?;
     let size = fs::metadata(&path).map_err(unusable(&path))?.len();
-    open(data_dir, size <= CHECKED_UP_TO_BYTES)
+    open(&path, size <= CHECKED_UP_TO_BYTES)
 }
 
 /// Opens the database that is there; with `check`, after all of it was read.
-pub(super) fn open(data_dir: &Path, check: bool) -> Result<Database, OpenError> {
-    let path = path(data_dir);
-    guarded(&path, || {
-        let database = builder().set_check_integrity_on_open(check).open(&path);
-        let database = database.map_err(|error| refused(&path, error.into()))?;
-        check_format(&path, &database)?;
+pub(super) fn open(path: &Path, check: bool) -> Result<Database, OpenError> {
+    guarded(path, || {
+        let database = builder().set_check_integrity_on_open(check).open(path);
+        let database = database.map_err(|error| refused(path, error.into()))?;
+        check_format(path, &database)?;
         Ok(database)
     })
 }
@@ -116,7 +115,7 @@ fn initialize(file: File) -> Result<(), Error> {
     Ok(database.close()?)
 }
 
-fn builder() -> Builder {
+pub(super) fn builder() -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE_BYTES);
     builder

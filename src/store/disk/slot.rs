@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
-use redb::{Database, Error, ReadableDatabase as _};
+use redb::{Database, Error, ReadTransaction, ReadableDatabase as _};
 
 use super::file::OpenError;
 use super::tables::{Snapshot, Tables};
@@ -82,6 +82,12 @@ impl Slot {
         }
         self.recover(generation);
         attempt().1
+    }
+
+    /// The database as it is now, for as long as the transaction is kept. It holds nothing up: when the
+    /// database has to be opened again, the transaction fails from then on.
+    pub(super) fn snapshot(&self) -> Result<ReadTransaction, Fault> {
+        self.attempt(|database| Ok(database.begin_read()?)).1
     }
 
     /// Makes one durable change: when this returns `Ok` it is on the disk.

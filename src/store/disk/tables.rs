@@ -23,13 +23,13 @@ pub(super) const FORMAT: u64 = 1;
 
 /// `format`: [`FORMAT`]. `fence`: the last fence that was granted.
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
-const RECORDS: TableDefinition<Hash, RecordRow> = TableDefinition::new("records");
-const BY_INDEX: TableDefinition<(Hash, Hash), ()> = TableDefinition::new("by_index");
-const MARKS: TableDefinition<Hash, u64> = TableDefinition::new("marks");
+pub(super) const RECORDS: TableDefinition<Hash, RecordRow> = TableDefinition::new("records");
+pub(super) const BY_INDEX: TableDefinition<(Hash, Hash), ()> = TableDefinition::new("by_index");
+pub(super) const MARKS: TableDefinition<Hash, u64> = TableDefinition::new("marks");
 /// Fence and end.
-const LEASES: TableDefinition<Hash, (u64, u64)> = TableDefinition::new("leases");
+pub(super) const LEASES: TableDefinition<Hash, (u64, u64)> = TableDefinition::new("leases");
 /// Everything above with its end, soonest first.
-const ENDS: TableDefinition<(u64, u8, Hash), ()> = TableDefinition::new("ends");
+pub(super) const ENDS: TableDefinition<(u64, u8, Hash), ()> = TableDefinition::new("ends");
 
 // What a row of `ends` is about.
 const RECORD: u8 = 0;
@@ -319,6 +319,11 @@ impl Snapshot<'_> {
     /// Whether anybody holds a lease, or held one that was not swept yet.
     pub(super) fn has_leases(&self) -> Result<bool, Error> {
         Ok(!self.0.open_table(LEASES)?.is_empty()?)
+    }
+
+    /// How many records there are, those among them that have ended and are not swept yet.
+    pub(super) fn records(&self) -> Result<u64, Error> {
+        Ok(self.0.open_table(RECORDS)?.len()?)
     }
 
     /// Whether there is something to sweep.

@@ -222,10 +222,19 @@ impl Gateway {
         self.place(WIKI).request(&request.clone().with("Host", WIKI))
     }
 
+    /// Where its admin listener is.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// Asks the admin listener.
     pub fn admin(&self, path: &str) -> Response {
-        let host = self.admin.to_string();
-        Place::plain(self.admin).request(&Request::get(path).with("Host", &host))
+        self.ask_admin(&Request::get(path).with("Host", &self.admin.to_string()))
+    }
+
+    /// Sends one request to the admin listener.
+    pub fn ask_admin(&self, request: &Request) -> Response {
+        Place::plain(self.admin).request(request)
     }
 
     /// The value of a metric with exactly these labels as they are written, 0 where it is not there.
