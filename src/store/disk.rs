@@ -308,4 +308,6 @@ impl DiskStore {
 }
 
 #[cfg(test)]
+mod power_cuts;
+#[cfg(test)]
 mod tests;

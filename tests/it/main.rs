@@ -25,6 +25,7 @@ mod frontchannel_logout;
 mod harness;
 mod headers;
 mod keys;
+mod kills;
 mod login_cases;
 mod login_loop;
 mod logout_cases;

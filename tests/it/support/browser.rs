@@ -9,6 +9,7 @@ use super::client::{Place, Request, Response};
 use super::cookie_jar::CookieJar;
 use super::form::{find_form, links};
 use super::gateway::{Gateway, WIKI};
+use super::wire::Head;
 
 /// After so many redirects browsers give up.
 const MAX_REDIRECTS: usize = 20;
@@ -82,6 +83,18 @@ impl Browser {
     /// Opens a URL that was typed in, and stops at the first answer.
     pub fn open_once(&mut self, url: &str) -> Response {
         self.load(&parse(url), None, &Method::Get)
+    }
+
+    /// Opens a URL that was typed in at a server that may end at any moment: what the head of an answer
+    /// brings is kept, if one comes.
+    pub fn open_once_if_it_answers(&mut self, url: &str) {
+        let url = parse(url);
+        let request = self.with_cookies(&url, navigation(&url, None, "GET"), false);
+        let Ok(mut connection) = self.place(&url).connect() else { return };
+        let sent = connection.send(&request.bytes());
+        if let Ok(Some(head)) = sent.and_then(|()| Head::read(connection.stream())) {
+            self.keep_cookies(&url, &head);
+        }
     }
 
     /// Follows a link of a page.
@@ -183,30 +196,33 @@ impl Browser {
     }
 
     fn load(&mut self, url: &Url, initiator: Option<&Url>, method: &Method) -> Response {
-        let site = site_of(url, initiator);
-        let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
-        let request = Request::new(method.name(), target)
-            .with("Host", &authority(url))
-            .with("User-Agent", "integration tests")
-            .with("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")
-            .with("Sec-Fetch-Site", site)
-            .with("Sec-Fetch-Mode", "navigate")
-            .with("Sec-Fetch-Dest", "document");
+        let request = navigation(url, initiator, method.name());
         match method {
             Method::Get => self.send(url, request, false),
-            Method::Post(fields) => self.send(url, request.with_form(fields), site == "cross-site"),
+            Method::Post(fields) => {
+                self.send(url, request.with_form(fields), site_of(url, initiator) == "cross-site")
+            }
         }
     }
 
-    fn send(&mut self, url: &Url, mut request: Request, cross_site_post: bool) -> Response {
-        if let Some(cookies) = self.jar.field(url, cross_site_post) {
-            request = request.with("Cookie", &cookies);
-        }
+    fn send(&mut self, url: &Url, request: Request, cross_site_post: bool) -> Response {
+        let request = self.with_cookies(url, request, cross_site_post);
         let response = self.place(url).request(&request);
-        for field in response.head.all("set-cookie") {
+        self.keep_cookies(url, &response.head);
+        response
+    }
+
+    fn with_cookies(&self, url: &Url, request: Request, cross_site_post: bool) -> Request {
+        match self.jar.field(url, cross_site_post) {
+            Some(cookies) => request.with("Cookie", &cookies),
+            None => request,
+        }
+    }
+
+    fn keep_cookies(&mut self, url: &Url, head: &Head) {
+        for field in head.all("set-cookie") {
             self.jar.take(url, field);
         }
-        response
     }
 
     fn place(&self, url: &Url) -> Place {
@@ -236,6 +252,17 @@ impl Method {
 
 fn parse(url: &str) -> Url {
     Url::parse(url).unwrap_or_else(|error| panic!("{url}: {error}"))
+}
+
+/// What a browser sends when it opens a page.
+fn navigation(url: &Url, initiator: Option<&Url>, method: &str) -> Request {
+    Request::new(method, &url[url::Position::BeforePath..url::Position::AfterQuery])
+        .with("Host", &authority(url))
+        .with("User-Agent", "integration tests")
+        .with("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")
+        .with("Sec-Fetch-Site", site_of(url, initiator))
+        .with("Sec-Fetch-Mode", "navigate")
+        .with("Sec-Fetch-Dest", "document")
 }
 
 fn authority(url: &Url) -> String {
