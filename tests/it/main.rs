@@ -22,6 +22,7 @@ mod docs;
 mod doctor;
 mod form_post;
 mod frontchannel_logout;
+mod full_disk;
 mod harness;
 mod headers;
 mod keys;

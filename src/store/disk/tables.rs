@@ -31,6 +31,9 @@ pub(super) const LEASES: TableDefinition<Hash, (u64, u64)> = TableDefinition::ne
 /// Everything above with its end, soonest first.
 pub(super) const ENDS: TableDefinition<(u64, u8, Hash), ()> = TableDefinition::new("ends");
 
+/// How much room there has to be: several sessions of common size.
+const ROOM_BYTES: usize = 64 << 10;
+
 // What a row of `ends` is about.
 const RECORD: u8 = 0;
 const MARK: u8 = 1;
@@ -82,6 +85,15 @@ impl<'txn> Tables<'txn> {
         let indexes: Vec<_> = record.indexes.iter().map(|index| &index.0).collect();
         self.records.insert(key, (version, ends_at, indexes, &*record.payload))?;
         Ok(())
+    }
+
+    /// Writes a large record and takes it away again, in one transaction: where that works there is
+    /// room for the next sign-in.
+    pub(super) fn try_room(&mut self) -> Result<(), Error> {
+        let key = StoreKey::derive("room", &[]);
+        let record = Record { key, indexes: Vec::new(), payload: vec![0; ROOM_BYTES].into() };
+        self.store(&record, 1, UnixTime::MAX)?;
+        self.take(key).map(drop)
     }
 
     /// Removes a record and every trace of it; says when it would have ended.

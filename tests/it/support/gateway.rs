@@ -18,6 +18,8 @@ use super::{ports, wait_for};
 /// The host that most tests use; a load balancer in front of the gateway is thought to end its TLS.
 pub const WIKI: &str = "wiki.test";
 
+const UNLIMITED: &str = "unlimited";
+
 /// A provider as the configuration has it.
 #[derive(Clone, Debug)]
 pub struct ProviderEntry {
@@ -43,6 +45,7 @@ pub struct Builder {
     sections: String,
     log_level: &'static str,
     environment: Vec<(String, String)>,
+    file_limit: Option<String>,
 }
 
 /// A running gateway; killed when dropped.
@@ -52,6 +55,7 @@ pub struct Gateway {
     admin: SocketAddr,
     authority: Option<Authority>,
     environment: Vec<(String, String)>,
+    file_limit: Option<String>,
     process: Option<Process>,
     log: Log,
 }
@@ -80,6 +84,7 @@ impl Gateway {
             sections: String::new(),
             log_level: "debug",
             environment: Vec::new(),
+            file_limit: None,
         }
     }
 }
@@ -141,6 +146,13 @@ impl Builder {
         self
     }
 
+    /// Lets [`Gateway::limit_files`] play a full disk.
+    #[must_use]
+    pub fn where_files_may_be_limited(mut self) -> Self {
+        self.file_limit = Some(UNLIMITED.to_owned());
+        self
+    }
+
     /// Listens with TLS of its own, a certificate for these names.
     #[must_use]
     pub fn tls(mut self, names: &[&str]) -> Self {
@@ -193,6 +205,7 @@ impl Builder {
             admin,
             authority: self.tls.map(|(authority, _)| authority),
             environment: self.environment,
+            file_limit: self.file_limit,
             process: None,
             log: Log::default(),
         }
@@ -274,6 +287,21 @@ impl Gateway {
         std::fs::rename(draft, self.folder.path().join(name)).unwrap();
     }
 
+    /// From now on its files end here, as on a disk that is full; `None` for no end.
+    ///
+    /// # Panics
+    /// When it was not built for that.
+    pub fn limit_files(&mut self, bytes: Option<u64>) {
+        assert!(self.file_limit.is_some(), "it would be killed by SIGXFSZ");
+        let limit = bytes.map_or(UNLIMITED.to_owned(), |bytes| format!("{bytes}:{UNLIMITED}"));
+        if let Some(process) = &self.process {
+            let pid = process.child.id().to_string();
+            let status = Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={limit}")]).status();
+            assert!(status.expect("prlimit of util-linux is there").success());
+        }
+        self.file_limit = Some(limit);
+    }
+
     /// Removes a file beside the configuration.
     pub fn remove_file(&self, name: &str) {
         std::fs::remove_file(self.folder.path().join(name)).unwrap();
@@ -350,7 +378,8 @@ impl Gateway {
     /// Starts it without waiting.
     pub fn spawn(&mut self) {
         assert!(self.process.is_none(), "the gateway runs already");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        let mut child = self
+            .program()
             .args(["run", "--config"])
             .arg(self.config_file())
             .envs(self.environment.iter().cloned())
@@ -364,12 +393,24 @@ impl Gateway {
         self.process = Some(Process { child, readers: vec![out, err] });
     }
 
+    /// The binary; where files may be limited, in a shell's place that has it told of its limit by an
+    /// error, and not killed.
+    fn program(&self) -> Command {
+        let binary = env!("CARGO_BIN_EXE_portcullis");
+        let Some(limit) = &self.file_limit else { return Command::new(binary) };
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; exec prlimit --fsize=\"$0\" \"$@\"", limit, binary]);
+        command
+    }
+
     /// Whether this very process listens for the admin and says that it is ready.
     fn is_ready(&self) -> bool {
-        if !listens(self.pid(), self.admin.port()) || !listens(self.pid(), self.address.port()) {
-            return false;
-        }
-        self.admin("/readyz").status == 200
+        self.listens() && self.admin("/readyz").status == 200
+    }
+
+    /// Whether this very process listens, ready or not.
+    pub fn listens(&self) -> bool {
+        listens(self.pid(), self.admin.port()) && listens(self.pid(), self.address.port())
     }
 }
 
