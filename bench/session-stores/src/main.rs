@@ -2,6 +2,7 @@
 //!
 //! `session-stores measure STORE FOLDER SESSIONS` fills a store, measures it and prints one JSON object.
 //! `session-stores start STORE FOLDER` opens a store that is there and says how long that took.
+//! `session-stores backup FOLDER` copies a disk store while it is used.
 //! `session-stores write STORE FOLDER` writes sessions until it is killed, and says when it began.
 
 mod measure;
@@ -44,6 +45,7 @@ fn run(arguments: &[&str]) -> Outcome<()> {
         ["start", store, folder] => {
             runtime.block_on(measure::start(Kind::parse(store)?, Path::new(folder)))?
         }
+        ["backup", folder] => runtime.block_on(measure::backup(Path::new(folder)))?,
         ["write", store, folder] => {
             return runtime.block_on(measure::write_until_killed(Kind::parse(store)?, Path::new(folder)));
         }

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use portcullis::clock::Clock;
 use portcullis::random::random_bytes;
+use portcullis::store::disk::DiskStore;
 use portcullis::store::{SessionStore, StoreKey};
 use serde_json::{Map, Value, json};
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use crate::Outcome;
@@ -24,6 +26,8 @@ const FILLERS: usize = 512;
 const OF_ONE: usize = 10_000;
 /// Records that end together.
 const ENDING: usize = 100_000;
+/// Sessions that are looked up while a backup is made.
+const KEYS_FOR_BACKUP: usize = 10_000;
 /// Lookups of each kind.
 const LOOKUPS: usize = 50_000;
 /// Between two lookups of the one who watches for pauses.
@@ -94,6 +98,27 @@ pub async fn start(kind: Kind, folder: &Path) -> Outcome<Value> {
     store.get(StoreKey([7; 32])).await?;
     store.ping().await?;
     Ok(json!({"open ms": millis(opened), "open and answer ms": millis(began.elapsed())}))
+}
+
+/// Copies a disk store that is there, while others look up and sign in.
+pub async fn backup(folder: &Path) -> Outcome<Value> {
+    let mut figures = Figures::default();
+    let disk = Arc::new(DiskStore::open(folder, Clock::system(), Handle::current())?);
+    let store: Store = Arc::clone(&disk) as Store;
+    let page = store.list(None, KEYS_FOR_BACKUP).await?;
+    let keys = Arc::new(page.records.iter().map(|stored| stored.record.key).collect::<Vec<_>>());
+    let size = disk_bytes(folder)?;
+    let others = Others::begin(&store, &Arc::new(Sealer::new()?), &keys, Duration::from_millis(25));
+    let began = Instant::now();
+    let made = disk.back_up(folder).await?;
+    figures.note("backup s", began.elapsed().as_secs());
+    let (read, written) = others.end().await?;
+    figures.note("longest lookup during backup ms", millis(read));
+    figures.note("longest sign-in during backup ms", millis(written));
+    figures.note("backup per session", made.bytes / made.sessions.max(1));
+    figures.note("growth during backup MiB", disk_bytes(folder)?.saturating_sub(size) >> 20);
+    figures.note("memory MiB after backup", resident_bytes()? >> 20);
+    Ok(Value::Object(figures.0))
 }
 
 /// Signs in until the process is killed.
