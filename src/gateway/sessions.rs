@@ -7,6 +7,7 @@
 mod feed;
 mod limit;
 mod ready;
+mod serving;
 mod tokens;
 mod trust;
 
@@ -24,13 +25,14 @@ use crate::random::{RandomError, random_bytes};
 use crate::session::lifetime::{SKEW, Times, Verdict, expires_at};
 use crate::session::refresh::Schedule;
 use crate::session::seal::{OpenError, SealError, open_record, record_key, seal_record};
-use crate::session::{KeyRing, Lifetime, Limits, Session, SessionId};
+use crate::session::{KeyRing, Limits, Session, SessionId};
 use crate::store::guard::{GuardedStore, Outage};
 use crate::store::{Index, Lease, Record, Replaced, SessionStore as _, StoreError, StoreKey, Stored};
 
 pub use limit::{Admitted, AtLimit, Newcomer, PerUser};
 use ready::HoldOff;
 pub use ready::ReadySession;
+pub use serving::Serving;
 use tokens::Tokens;
 use trust::{Question, Trust};
 
@@ -191,16 +193,16 @@ impl Sessions {
         if self.just_ended.contains_key(&key) {
             return Ok(None);
         }
-        let session = cached.filter(|_| self.is_in_window(now)).ok_or(error)?;
+        let session = cached.filter(|session| self.is_in_window(session, now)).ok_or(error)?;
         self.outage.note_served();
         Ok(Some(session))
     }
 
     /// Whether sessions in memory are served though the store does not answer.
-    fn is_in_window(&self, now: UnixTime) -> bool {
-        // Where it is no outage yet, it has just begun. One that began in the future is as long as nobody
-        // knows: the clock was set back.
-        let since = self.outage.since().unwrap_or(now);
+    fn is_in_window(&self, session: &ReadySession, now: UnixTime) -> bool {
+        // Where it is no outage, this record is what can't be read. What began in the future is as long ago as
+        // nobody knows: the clock was set back.
+        let since = self.outage.since().unwrap_or_else(|| session.trust.failed(now, self.outage.ended()));
         since <= now + SKEW && now.since(since) < self.outage_window
     }
 
@@ -281,7 +283,7 @@ impl Sessions {
         reading: &Reading,
     ) -> Option<Arc<ReadySession>> {
         let key = stored.record.key;
-        let Ok(mut session) = open_record(&self.keys, &key.0, &stored.record.payload) else {
+        let Ok(session) = open_record(&self.keys, &key.0, &stored.record.payload) else {
             // Sealed by a key that is gone, or damaged: it ends here.
             tracing::warn!(
                 event = "session_unreadable",
@@ -290,11 +292,6 @@ impl Sessions {
             self.ready.invalidate(&key);
             return None;
         };
-        if let Some(known) = known {
-            // Uses that only this gateway knows of.
-            let stored = Times::of(&session).following(question.at);
-            known.lifetime.times().merged(stored).write_to(&mut session);
-        }
         let ready = self.make_ready(key, stored.version, &session, question, reading)?;
         ready.note_seal(record_key(&stored.record.payload));
         self.ready.insert(key, Arc::clone(&ready));
@@ -346,6 +343,7 @@ impl Sessions {
                 return None;
             }
         };
+        let (ended, lifetime) = self.tokens.of(key, Times::of(session), question.at);
         let headers = reading.headers.render(&identity, &session.claims).0.into_boxed_slice();
         Some(Arc::new(ReadySession {
             key,
@@ -353,13 +351,13 @@ impl Sessions {
             provider: session.provider.clone(),
             identity: Arc::new(identity),
             headers,
-            ended: self.tokens.of(key),
+            ended,
             refresh: Flight::default(),
             question: Flight::default(),
             trust: Trust::new(question),
             schedule: Schedule::of(session),
             hold_off: HoldOff::default(),
-            lifetime: Lifetime::new(Times::of(session), question.at),
+            lifetime,
             version: AtomicU64::new(version),
             sealed_by: Mutex::default(),
         }))

@@ -29,6 +29,7 @@ use super::life::{Life, Record, Silence};
 use super::upstream::{Attempts, Destination, Upstreams};
 use super::websocket;
 use crate::endpoints::{self, Endpoint};
+use crate::gateway::sessions::Serving;
 use crate::gateway::{ForwardPlan, Gateway, Refusal, SetCookies};
 use crate::web::{Host, Reply, Request, Target};
 
@@ -121,7 +122,13 @@ impl Edge {
         match self.gateway.decide(&exchange.request(head)).await {
             Ok(plan) => {
                 if let Some(session) = plan.session() {
-                    exchange.life.ends_with(Arc::clone(&session.ended));
+                    let (sessions, session) =
+                        (Arc::clone(&self.gateway.shared().sessions), Arc::clone(session));
+                    exchange.life.ends_with(Serving::new(
+                        sessions,
+                        session,
+                        self.gateway.settings().reading.limits,
+                    ));
                 }
                 exchange.record.plan = Some(plan);
                 Verdict::Forward

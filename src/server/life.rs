@@ -14,10 +14,10 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::header::HeaderValue;
-use tokio_util::sync::CancellationToken;
 
 use super::drain::Drain;
 use super::transport::Wire;
+use crate::gateway::sessions::Serving;
 use crate::gateway::{ForwardPlan, Refusal};
 use crate::telemetry::Events;
 use crate::telemetry::events::{Access, InFlight};
@@ -50,7 +50,7 @@ pub(super) struct Life {
 
 #[derive(Default)]
 struct InProgress {
-    ended: Option<Arc<CancellationToken>>,
+    serving: Option<Serving>,
     silence: Option<Silence>,
 }
 
@@ -87,8 +87,8 @@ impl Life {
     }
 
     /// The request is to end with this session.
-    pub(super) fn ends_with(&self, session: Arc<CancellationToken>) {
-        lock(&self.request).ended = Some(session);
+    pub(super) fn ends_with(&self, serving: Serving) {
+        lock(&self.request).serving = Some(serving);
     }
 
     /// The request asks for a WebSocket.
@@ -150,8 +150,18 @@ impl Life {
     }
 
     async fn session_end(&self) {
-        let session = poll_fn(|_| ready_when_set(lock(&self.request).ended.clone())).await;
-        session.cancelled().await;
+        let serving = poll_fn(|_| ready_when_set(lock(&self.request).serving.clone())).await;
+        tokio::select! {
+            () = serving.ended() => {}
+            () = self.time_is_over(&serving) => {}
+        }
+    }
+
+    /// SC-10: what is answered goes on no longer than its session. An answer is use of it, a WebSocket while
+    /// something goes through.
+    async fn time_is_over(&self, serving: &Serving) {
+        poll_fn(|_| ready_when_set(self.answered.load(Ordering::Relaxed).then_some(()))).await;
+        serving.over(|| if self.is_tunnel() { self.silent_for() } else { Duration::ZERO }).await;
     }
 
     async fn silence(&self) -> Cut {

@@ -115,6 +115,23 @@ impl Lifetime {
         }
     }
 
+    /// Takes over what the store has by now; nothing that is known here is forgotten.
+    pub fn merge(&self, stored: Times, now: UnixTime) {
+        let times = stored.following(now);
+        self.created_at.fetch_min(times.created_at.as_millis(), Ordering::Relaxed);
+        self.longest_idle.fetch_max(millis(times.longest_idle), Ordering::Relaxed);
+        self.last_seen.fetch_max(times.last_seen.as_millis(), Ordering::Release);
+        if times == stored {
+            self.written.fetch_max(times.last_seen.as_millis(), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the absolute limit has passed.
+    #[must_use]
+    pub fn is_too_old(&self, limits: &Limits, now: UnixTime) -> bool {
+        self.times().created_at + limits.max_lifetime <= now
+    }
+
     /// Notes a use at `now` and says what follows.
     pub fn touch(&self, limits: &Limits, now: UnixTime) -> Verdict {
         self.follow(now);

@@ -1,9 +1,9 @@
 //! A store that is not asked while it is known to be down.
 //!
 //! A read that fails begins an outage. From then on every operation fails at once, so that no request waits
-//! for a timeout, and one task repeats that read, ever more slowly, until it is answered. A write that fails
-//! may have its own reason, a full disk for one: then a read tells whether it is an outage. Stands
-//! around every store that the gateway opens.
+//! for a timeout, and one task repeats that read, ever more slowly, until it is answered, or another one is: a
+//! record that can't be read is no outage. A write that fails may have its own reason too, a full disk for one:
+//! then a read tells. Stands around every store that the gateway opens.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -43,6 +43,10 @@ pub struct Outage {
     events: Events,
     /// Milliseconds of [`UnixTime`]; 0 where there is none.
     since: AtomicU64,
+    /// Whether it is more than one failure.
+    is_certain: AtomicBool,
+    /// How many there were that were certain.
+    ended: AtomicU64,
     served: AtomicU64,
     /// Whether a write failed and a read is to tell more.
     suspected: AtomicBool,
@@ -59,8 +63,17 @@ enum Probe {
     Index(Index),
 }
 
+/// The key of a record that is never there.
+const UNRELATED: StoreKey = StoreKey([0; 32]);
+
 impl Probe {
+    /// Whether the store answers, this or anything at all.
     async fn is_answered(self, store: &dyn SessionStore) -> bool {
+        let (this, other) = futures::join!(self.succeeds(store), store.get(UNRELATED));
+        this || other.is_ok()
+    }
+
+    async fn succeeds(self, store: &dyn SessionStore) -> bool {
         match self {
             Self::Record(key) => store.get(key).await.is_ok(),
             Self::Mark(key) => store.is_marked(key).await.is_ok(),
@@ -71,23 +84,32 @@ impl Probe {
 
 impl Outage {
     fn new(clock: Clock, events: Events) -> Self {
-        let (since, served) = (AtomicU64::new(0), AtomicU64::new(0));
         Self {
             clock,
             events,
-            since,
-            served,
+            since: AtomicU64::new(0),
+            is_certain: AtomicBool::new(false),
+            ended: AtomicU64::new(0),
+            served: AtomicU64::new(0),
             suspected: AtomicBool::new(false),
             over: Notify::new(),
             hurry: Notify::new(),
         }
     }
 
-    /// When the outage began, if there is one: the first failure since the store last answered.
+    /// When the outage began, if there is one that is more than one failure: at the first one since the store
+    /// last answered.
     #[must_use]
     pub fn since(&self) -> Option<UnixTime> {
         let since = self.since.load(Ordering::Relaxed);
-        (since != 0).then(|| UnixTime::from_millis(since))
+        let is_certain = since != 0 && self.is_certain.load(Ordering::Relaxed);
+        is_certain.then(|| UnixTime::from_millis(since))
+    }
+
+    /// How many outages there were.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// Whether the store is known to be down.
@@ -120,6 +142,9 @@ impl Outage {
     }
 
     fn end(&self) {
+        if self.is_certain.swap(false, Ordering::Relaxed) {
+            self.ended.fetch_add(1, Ordering::Relaxed);
+        }
         self.since.store(0, Ordering::Relaxed);
         self.over.notify_waiters();
     }
@@ -127,9 +152,11 @@ impl Outage {
     /// Waits until the store answers, and tells of it if one repetition was not enough.
     async fn last(&self, store: &dyn SessionStore, probe: Probe) {
         if !probe.is_answered(store).await {
+            self.is_certain.store(true, Ordering::Relaxed);
             self.events.store_outage_began();
             self.wait(store, probe).await;
-            let length = self.since().map_or(Duration::ZERO, |since| self.clock.now().since(since));
+            let since = UnixTime::from_millis(self.since.load(Ordering::Relaxed));
+            let length = self.clock.now().since(since);
             self.events.store_outage_ended(length, self.served.swap(0, Ordering::Relaxed));
         }
         self.end();
@@ -328,6 +355,17 @@ mod tests {
         assert!(store.outage().is_on());
         store.outage().over().await;
         assert_eq!(store.get(KEY).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_record_that_cannot_be_read_is_no_outage_for_the_others() {
+        let (store, peer) = guarded();
+        *peer.damaged.lock().unwrap() = Some(KEY);
+        for _ in 0..3 {
+            assert!(store.get(KEY).await.is_err());
+            store.outage().over().await;
+            assert_eq!(store.get(StoreKey([2; 32])).await.unwrap(), None);
+        }
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
 //! For tests: a store in memory as one of several gateways has it, with a feed of what the others do.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,6 +28,8 @@ pub(crate) struct Peer {
     pub(crate) is_full: AtomicBool,
     /// How many of the next reads fail.
     pub(crate) failures: AtomicUsize,
+    /// A record that can't be read.
+    pub(crate) damaged: Mutex<Option<StoreKey>>,
 }
 
 /// A store that two gateways share.
@@ -43,6 +45,7 @@ pub(crate) fn pair(memory: MemoryStore) -> [Arc<Peer>; 2] {
             is_silent: AtomicBool::new(false),
             is_full: AtomicBool::new(false),
             failures: AtomicUsize::new(0),
+            damaged: Mutex::new(None),
         })
     };
     [peer(&one, &other), peer(&other, &one)]
@@ -81,6 +84,9 @@ impl fmt::Debug for Peer {
 impl SessionStore for Peer {
     async fn get(&self, key: StoreKey) -> Result<Option<Stored>, StoreError> {
         self.reading()?;
+        if *self.damaged.lock().unwrap() == Some(key) {
+            return Err(StoreError::new("damaged"));
+        }
         // As a network would, so that questions at the same time can meet.
         tokio::task::yield_now().await;
         self.memory.get(key).await

@@ -39,7 +39,8 @@ pub struct ReadySession {
     pub(super) trust: Trust,
     pub(super) schedule: Option<Schedule>,
     pub(super) hold_off: HoldOff,
-    pub(super) lifetime: Lifetime,
+    /// Shared by everything that was ever made of the record and is still in use.
+    pub(super) lifetime: Arc<Lifetime>,
     pub(super) version: AtomicU64,
     /// The key that sealed the record, or is about to; `None`: that is not known.
     pub(super) sealed_by: Mutex<Option<KeyId>>,

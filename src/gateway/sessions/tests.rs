@@ -364,14 +364,32 @@ async fn an_interrupted_feed_and_a_store_that_is_down_are_one_outage() {
 }
 
 #[tokio::test]
+async fn a_session_whose_record_cannot_be_read_has_the_window_and_no_more() {
+    let cluster = Cluster::new(CACHE);
+    let (cookie, session) = cluster.signed_in().await;
+    let (other, _) = cluster.signed_in().await;
+    *cluster.peers[1].damaged.lock().unwrap() = Some(session.key);
+    cluster.clock.advance(CACHE.staleness);
+    let outage = &cluster.b.gateway.shared().sessions.outage;
+    assert_eq!(verdict(&cluster.b, "/x", &cookie).await, SERVED);
+    outage.over().await;
+    cluster.clock.advance(CACHE.outage_window);
+    for (cookie, wanted) in [(&cookie, DOWN), (&other, SERVED)] {
+        assert_eq!(verdict(&cluster.b, "/x", cookie).await, wanted);
+        outage.over().await;
+    }
+}
+
+#[tokio::test]
 async fn a_clock_that_is_set_back_lengthens_no_window_and_no_belief() {
     let clock = Clock::manual(UnixTime::from_secs(1_800_000_000));
     let outage = Outage::new(CACHE.outage_window).await;
     outage.begin().await;
     let sessions = &outage.rig.gateway.shared().sessions;
     let now = outage.rig.clock.now();
-    assert!(sessions.is_in_window(now));
-    assert!(!sessions.is_in_window(now - Duration::from_hours(1)));
+    let session = sessions.ready.iter().next().unwrap().1;
+    assert!(sessions.is_in_window(&session, now));
+    assert!(!sessions.is_in_window(&session, now - Duration::from_hours(1)));
     let trust = Trust::new(Question { doubts: 0, generation: 0, at: clock.now() });
     assert!(trust.is_recent(CACHE.staleness, clock.now()));
     assert!(!trust.is_recent(CACHE.staleness, clock.now() - Duration::from_millis(1)));

@@ -16,6 +16,10 @@ pub(super) struct Trust {
     generation: AtomicU64,
     /// When it was asked, in milliseconds of [`UnixTime`].
     asked_at: AtomicU64,
+    /// Since when the store was asked in vain, likewise; 0: it answered last time.
+    failing_since: AtomicU64,
+    /// How many outages were over by then.
+    failing_after: AtomicU64,
 }
 
 /// The state of things before the store is asked: only what was known then does the answer settle.
@@ -35,6 +39,8 @@ impl Trust {
             settled: AtomicU32::new(doubts),
             generation: AtomicU64::new(generation),
             asked_at: AtomicU64::new(at.as_millis()),
+            failing_since: AtomicU64::new(0),
+            failing_after: AtomicU64::new(0),
         }
     }
 
@@ -50,9 +56,21 @@ impl Trust {
 
     /// The store has the session as it is in memory.
     pub(super) fn settle(&self, question: Question) {
+        self.failing_since.store(0, Ordering::Relaxed);
         self.asked_at.store(question.at.as_millis(), Ordering::Relaxed);
         self.generation.store(question.generation, Ordering::Relaxed);
         self.settled.store(question.doubts, Ordering::Release);
+    }
+
+    /// The store was asked in vain at `now`, after so many outages; says since when that is so.
+    pub(super) fn failed(&self, now: UnixTime, outages: u64) -> UnixTime {
+        if self.failing_after.swap(outages, Ordering::Relaxed) != outages {
+            // The store was there since.
+            self.failing_since.store(0, Ordering::Relaxed);
+        }
+        let new = now.as_millis().max(1);
+        let known = self.failing_since.compare_exchange(0, new, Ordering::Relaxed, Ordering::Relaxed);
+        UnixTime::from_millis(known.err().unwrap_or(new))
     }
 
     /// Whether nothing was heard since the store was asked.

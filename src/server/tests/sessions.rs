@@ -1,24 +1,31 @@
 //! What a session brings to a request, and how its end ends what it serves.
 
+use std::io::Write as _;
 use std::sync::{Arc, Barrier};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::streaming::{echoing_websocket, open_websocket};
-use super::support::{Application, Fixture, field, fields, start, status};
+use super::support::{Application, Client, Fixture, field, fields, settings, start, start_settings, status};
 use crate::clock::UnixTime;
+use crate::gateway::sessions::Reading;
 use crate::oidc::{Issuer, ProviderId};
 use crate::secret::Secret;
+use crate::session::Limits;
 use crate::session::seal::seal_cookie;
 use crate::session::{Key, Purpose, Session};
 use crate::store::StoreKey;
 use crate::token::Claims;
 
 fn gateway(application: &Application, more: &str) -> Fixture {
+    start(&text(application, more))
+}
+
+fn text(application: &Application, more: &str) -> String {
     let provider = "[[provider]]\nid = \"main\"\nissuer = \"http://127.0.0.1:9\"\nclient_id = \"a\"\n";
     let upstream = application.address;
-    start(&format!("{provider}[[route]]\nhost = \"app.test\"\nupstream = \"http://{upstream}\"\n{more}\n"))
+    format!("{provider}[[route]]\nhost = \"app.test\"\nupstream = \"http://{upstream}\"\n{more}\n")
 }
 
 fn session() -> Session {
@@ -208,6 +215,53 @@ fn the_end_of_a_session_ends_its_websockets_and_streams_and_nobody_elses() {
         "GET / HTTP/1.1\r\nHost: app.test\r\nAccept: application/json\r\n{mine}Connection: close\r\n\r\n"
     ));
     assert_eq!(status(&again), 401);
+}
+
+/// A gateway whose sessions are short.
+fn short_lived(application: &Application, idle: u64, max: u64) -> Fixture {
+    let mut settings = settings(&text(application, ""));
+    let (idle_timeout, max_lifetime) = (Duration::from_secs(idle), Duration::from_secs(max));
+    let limits = Limits { idle_timeout, max_lifetime, shortest_idle: idle_timeout };
+    settings.gateway.reading = Arc::new(Reading { limits, ..Reading::clone(&settings.gateway.reading) });
+    start_settings(settings)
+}
+
+/// Talks over a WebSocket for so long, or until it is cut.
+fn talk(websocket: &mut Client, length: Duration) -> Duration {
+    let begun = Instant::now();
+    while begun.elapsed() < length {
+        // What was cut can't be written to, either.
+        if websocket.stream().write_all(b"x\n").is_err() || websocket.try_read_line().is_empty() {
+            break;
+        }
+    }
+    begun.elapsed()
+}
+
+#[test]
+fn a_websocket_ends_with_the_lifetime_of_its_session_however_lively_it_is() {
+    let application = echoing_websocket();
+    let gateway = short_lived(&application, 3, 3);
+    let (cookie, _) = sign_in(&gateway);
+    let mut websocket = open_websocket(&gateway, &cookie);
+    let lived = talk(&mut websocket, Duration::from_secs(20));
+    assert!((2..10).contains(&lived.as_secs()), "{lived:?}");
+}
+
+#[test]
+fn a_lively_websocket_is_use_of_its_session_and_a_silent_one_is_not() {
+    let application = echoing_websocket();
+    let gateway = short_lived(&application, 3, 3600);
+    let (cookie, key) = sign_in(&gateway);
+    let mut websocket = open_websocket(&gateway, &cookie);
+    let lively = Duration::from_secs(6);
+    assert!(talk(&mut websocket, lively) >= lively, "it is not cut");
+    let shared = Arc::clone(gateway.gateway.shared());
+    let session = || shared.runtime.block_on(shared.sessions.read(key)).unwrap();
+    assert!(session().is_some(), "twice the idle timeout without any request");
+    websocket.stream().set_read_timeout(Some(Duration::from_secs(15))).unwrap();
+    assert_eq!(websocket.read_all(), "", "cut");
+    assert!(session().is_none());
 }
 
 #[test]

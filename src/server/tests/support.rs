@@ -131,6 +131,13 @@ impl Client {
         line
     }
 
+    /// A line, or nothing where the other side is gone.
+    pub(super) fn try_read_line(&mut self) -> String {
+        let mut line = String::new();
+        let read = self.0.read_line(&mut line);
+        read.map_or_else(|_gone| String::new(), |_| line)
+    }
+
     /// One answer with a length.
     pub(super) fn read_answer(&mut self) -> String {
         let head = self.read_head();
