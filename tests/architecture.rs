@@ -17,8 +17,10 @@ use proc_macro2::{Delimiter, Spacing, TokenStream, TokenTree};
 const OWNERS: &[(&str, &[&str])] = &[
     ("pingora", &["server/"]),
     // cli installs the crypto provider; config checks that certificate and key fit; PEM files.
-    ("rustls", &["server/", "cli", "config/", "token/private_key"]),
+    ("rustls", &["server/", "cli", "config/", "token/private_key", "store/redis"]),
     ("redb", &["store/disk"]),
+    ("redis", &["store/redis"]),
+    ("tokio_rustls", &["store/redis"]),
     ("reqwest", &["idp/transport"]),
     ("openidconnect", &["oidc/"]),
     ("jsonwebtoken", &["token/"]),

@@ -32,6 +32,10 @@ const MAX_ANSWER_BYTES: u64 = 64 << 10;
 pub(super) enum BackupFailure {
     #[error("session.store is \"memory\": there is nothing on disk to back up")]
     Memory,
+    #[error(
+        "session.store is \"redis\": there is nothing on disk to back up here; Redis has backups of its own"
+    )]
+    Redis,
     #[error("{}: there is no store yet; the first start makes it", .0.display())]
     NoStore(PathBuf),
     #[error("{}: {source}", path.display())]
@@ -57,6 +61,7 @@ pub(super) fn make(settings: &Settings, output: Option<&Path>) -> Result<String,
     let data_dir = &settings.data_dir;
     match settings.store {
         StoreKind::Memory => return Err(BackupFailure::Memory),
+        StoreKind::Redis => return Err(BackupFailure::Redis),
         StoreKind::Disk => {}
     }
     if !DiskStore::exists(data_dir).map_err(about(data_dir))? {

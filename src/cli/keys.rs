@@ -83,7 +83,7 @@ fn own_file(settings: &Settings) -> Result<KeyFile, KeysFailure> {
     match settings.store {
         _ if !settings.keys.is_empty() => Err(KeysFailure::Configured { places: places(settings) }),
         StoreKind::Memory => Err(KeysFailure::Memory),
-        StoreKind::Disk => Ok(KeyFile::of(&settings.data_dir)),
+        StoreKind::Disk | StoreKind::Redis => Ok(KeyFile::of(&settings.data_dir)),
     }
 }
 

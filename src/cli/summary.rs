@@ -84,6 +84,10 @@ fn sessions(settings: &Settings) -> Vec<String> {
     let store = match settings.store {
         StoreKind::Disk => format!("on disk in {}", settings.data_dir.display()),
         StoreKind::Memory => "in memory".to_owned(),
+        StoreKind::Redis => {
+            let addresses = settings.redis.iter().flat_map(|redis| &redis.addresses).map(ToString::to_string);
+            format!("in Redis at {}", addresses.collect::<Vec<_>>().join(", "))
+        }
     };
     let keys = match settings.keys.iter().map(|entry| entry.keys.len()).sum() {
         0_usize => own_keys(settings),
@@ -96,7 +100,7 @@ fn sessions(settings: &Settings) -> Vec<String> {
 
 fn own_keys(settings: &Settings) -> String {
     let place = match settings.store {
-        StoreKind::Disk => settings.data_dir.display().to_string(),
+        StoreKind::Disk | StoreKind::Redis => settings.data_dir.display().to_string(),
         StoreKind::Memory => "memory".to_owned(),
     };
     match settings.key_rotation {

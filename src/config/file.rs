@@ -28,6 +28,8 @@ section! {
         host: List<Host>,
         /// Sessions.
         session: Session,
+        /// The servers of the store in Redis.
+        redis: Redis,
         /// Where the identity is in the claims.
         identity: Identity,
         /// The identity headers.
@@ -146,6 +148,32 @@ section! {
         max_per_user: usize,
         /// What happens at that limit.
         at_limit: String,
+    }
+
+    /// `[redis]`.
+    struct Redis {
+        /// The server, or some of a cluster.
+        addresses: List<String>,
+        /// Whether they are a cluster.
+        cluster: bool,
+        /// Whether they are reached over TLS.
+        tls: bool,
+        /// CA certificates that vouch for them.
+        ca_file: String,
+        /// The ACL user.
+        username: String,
+        /// Its password.
+        password: SecretRef,
+        /// The number of the database.
+        database: usize,
+        /// What all keys start with.
+        key_prefix: String,
+        /// Connections to each server.
+        connections: usize,
+        /// A connect: TCP, TLS, password.
+        connect_timeout: Duration,
+        /// One answer.
+        timeout: Duration,
     }
 
     /// `[identity]`.

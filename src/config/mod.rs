@@ -24,6 +24,7 @@ use crate::oidc::ProviderId;
 use crate::route::{HostPattern, HostSettings};
 use crate::session::Key;
 use crate::session::made_keys::Rotation;
+use crate::store::redis::RedisSettings;
 use crate::telemetry::logging::LogSettings;
 
 pub use key_file::{KeyFile, KeyFileError};
@@ -42,6 +43,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Which store.
     pub store: StoreKind,
+    /// Where Redis is, where the store is there.
+    pub redis: Option<RedisSettings>,
     /// The keys as configured, which make one ring; empty: one is made in `data_dir` on first start.
     pub keys: Vec<KeyEntry>,
     /// How old a key grows that the gateway made itself until it makes another one.
@@ -86,6 +89,8 @@ pub enum StoreKind {
     Disk,
     /// In memory.
     Memory,
+    /// In Redis or Valkey.
+    Redis,
 }
 
 /// One element of `session.keys`.

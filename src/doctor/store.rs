@@ -9,10 +9,23 @@ use crate::clock::Clock;
 use crate::config::{Settings, StoreKind};
 use crate::random::random_bytes;
 use crate::store::disk::{DiskStore, OpenError};
+use crate::store::redis::RedisStore;
 use crate::store::{SessionStore, StoreKey};
 
 /// How long the mark lives that the round trip leaves behind.
 const MARK: Duration = Duration::from_secs(5);
+
+/// What to look at where the round trip fails.
+struct Advice {
+    lost: &'static str,
+    failed: &'static str,
+}
+
+const ABOUT_DISK: Advice = Advice { lost: "is its disk failing?", failed: "is the disk full, or read-only?" };
+const ABOUT_REDIS: Advice = Advice {
+    lost: "does it give memory back by forgetting?",
+    failed: "the gateway starts, and answers 503 for as long as this is so",
+};
 
 pub(super) async fn examine(settings: &Settings, clock: &Clock, report: &mut Report<'_>) {
     report.about("sessions");
@@ -22,6 +35,7 @@ pub(super) async fn examine(settings: &Settings, clock: &Clock, report: &mut Rep
             "leave `session.store` out, or set it to \"disk\"",
         ),
         StoreKind::Disk => disk(settings, clock, report).await,
+        StoreKind::Redis => redis(settings, clock, report).await,
     }
 }
 
@@ -36,7 +50,7 @@ async fn disk(settings: &Settings, clock: &Clock, report: &mut Report<'_>) {
         }
     }
     match DiskStore::open(&settings.data_dir, clock.clone(), Handle::current()) {
-        Ok(store) => round_trip(&store, report).await,
+        Ok(store) => round_trip(&store, &ABOUT_DISK, report).await,
         Err(OpenError::InUse { path }) => {
             report.ok(format!("are in {}, which a running gateway holds open", path.display()));
         }
@@ -44,8 +58,25 @@ async fn disk(settings: &Settings, clock: &Clock, report: &mut Report<'_>) {
     }
 }
 
+async fn redis(settings: &Settings, clock: &Clock, report: &mut Report<'_>) {
+    let Some(redis) = &settings.redis else { return };
+    let addresses: Vec<_> = redis.addresses.iter().map(ToString::to_string).collect();
+    report.note(format!("are in Redis at {}", addresses.join(", ")));
+    let store = match RedisStore::open(redis.clone(), clock.clone(), &Handle::current()) {
+        Ok(store) => store,
+        Err(error) => return report.fail(error.to_string(), "the gateway would not start like this"),
+    };
+    round_trip(&store, &ABOUT_REDIS, report).await;
+    match store.eviction().await {
+        Ok(None) => report.ok("Redis forgets nothing when its memory is full"),
+        Ok(Some(problem)) => report.warn(problem, "set maxmemory-policy to noeviction"),
+        // The round trip has told of an outage; the user may be forbidden to ask.
+        Err(_) => report.note("whether Redis forgets sessions when its memory is full is not known"),
+    }
+}
+
 /// A mark is written and read again.
-async fn round_trip(store: &dyn SessionStore, report: &mut Report<'_>) {
+async fn round_trip(store: &dyn SessionStore, advice: &Advice, report: &mut Report<'_>) {
     let Ok(random) = random_bytes::<32>() else {
         return report.fail("the system gives no random bytes", "without them nobody can sign in");
     };
@@ -57,7 +88,7 @@ async fn round_trip(store: &dyn SessionStore, report: &mut Report<'_>) {
     };
     match read {
         Ok(true) => report.ok("what is written to the store can be read again"),
-        Ok(false) => report.fail("the store has lost what was just written", "is its disk failing?"),
-        Err(error) => report.fail(error.to_string(), "is the disk full, or read-only?"),
+        Ok(false) => report.fail("the store has lost what was just written", advice.lost),
+        Err(error) => report.fail(error.to_string(), advice.failed),
     }
 }

@@ -50,10 +50,11 @@ use crate::gateway::limits::Failures;
 use crate::gateway::sessions::Sessions;
 use crate::gateway::{Gateway, Shared};
 use crate::idp::{Provider, SetupError};
-use crate::store::SessionStore;
 use crate::store::disk::{DiskStore, OpenError};
 use crate::store::guard::GuardedStore;
 use crate::store::memory::MemoryStore;
+use crate::store::redis::RedisStore;
+use crate::store::{SessionStore, StoreError};
 use crate::telemetry::Events;
 use crate::telemetry::metrics::Metrics;
 
@@ -111,6 +112,9 @@ pub enum RunError {
     /// The store.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The store in Redis; an outage of Redis is none of these.
+    #[error(transparent)]
+    Redis(#[from] StoreError),
     /// A provider.
     #[error(transparent)]
     Provider(#[from] SetupError),
@@ -357,6 +361,10 @@ impl Assembly {
                 (store, Some(disk))
             }
             StoreKind::Memory => (Arc::new(MemoryStore::new(clock.clone())), None),
+            StoreKind::Redis => {
+                let redis = settings.redis.ok_or_else(|| StoreError::new("no address of Redis is known"))?;
+                (Arc::new(RedisStore::open(redis, clock.clone(), control)?), None)
+            }
         };
         let store = Arc::new(GuardedStore::new(store, clock.clone(), events.clone(), control.clone()));
         let provider = |provider| Provider::new(provider, control.clone(), clock.clone(), events.clone());

@@ -7,6 +7,7 @@ pub mod disk;
 pub mod guard;
 pub mod memory;
 pub mod observed;
+pub mod redis;
 
 #[cfg(test)]
 mod contract;
@@ -188,7 +189,8 @@ impl StoreError {
 }
 
 /// A store of sessions. Every method is atomic; when a write returns `Ok` it survives a crash of the
-/// process (for `disk`, of the machine). A write that returns `Err` happened whole or not at all.
+/// process (for `disk`, of the machine; for `redis`, as much as the server is told to keep). A write that
+/// returns `Err` happened whole or not at all, or still may happen where the answer of a server was lost.
 ///
 /// Records, marks and leases have name spaces of their own. What has come to its end is absent from
 /// every method at once, whenever it is swept. A `ttl` too long to be counted lasts to the end of
@@ -220,7 +222,8 @@ pub trait SessionStore: Send + Sync + std::fmt::Debug {
     /// Keys and versions of all live records under an index.
     async fn find_by(&self, index: Index) -> Result<Vec<(StoreKey, u64)>, StoreError>;
 
-    /// Removes all records under an index (with `and`: under both) and says which were live.
+    /// Removes all records under an index (with `and`: under both) and says which were live. Where several
+    /// servers have them an error may leave some removed; to do it again is to go on with it.
     async fn remove_by(&self, index: Index, and: Option<Index>) -> Result<Vec<StoreKey>, StoreError>;
 
     /// Marks a key for `ttl`; a later mark only lengthens.

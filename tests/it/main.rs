@@ -34,6 +34,7 @@ mod operation;
 mod providers;
 mod proxy;
 mod pushed_requests;
+mod redis;
 mod refresh;
 mod session_limits;
 mod sessions;

@@ -5,6 +5,7 @@ mod client;
 mod headers;
 mod host;
 mod provider;
+mod redis;
 mod route;
 mod rules;
 
@@ -117,6 +118,7 @@ impl Check<'_> {
             provider,
             host,
             session,
+            redis,
             identity,
             headers,
             route,
@@ -135,6 +137,7 @@ impl Check<'_> {
         let limits = session.as_ref().ok().map(|session| session.limits);
         let routes = self.routes(route, prefix.as_deref().ok(), &provider_ids, limits);
         let hosts = self.hosts(host, routes.as_ref().ok(), Ids { all: &provider_ids, posting: &posting });
+        let redis = self.redis(redis, session.as_ref().ok().map(|session| session.store));
         let claim_paths = self.identity(identity);
         let headers = self.headers(headers);
         let server = self.server(server);
@@ -148,6 +151,7 @@ impl Check<'_> {
             log: log?,
             data_dir: data_dir?,
             store: session.store,
+            redis: redis?,
             keys: session.keys,
             key_rotation: session.key_rotation,
             cache: session.cache,
@@ -246,6 +250,12 @@ impl Check<'_> {
             self.warnings.push("session.store is \"memory\": a restart signs everybody out".to_owned());
         }
         let limits = self.limits(idle_timeout, max_lifetime);
+        let has_no_keys = !keys.is_written() || keys.peek().is_some_and(Vec::is_empty);
+        if store == Ok(StoreKind::Redis) && has_no_keys {
+            let wanted =
+                "is missing: gateways that share a store share its keys; make one with `portcullis keygen`";
+            self.problems.add(&keys.place, wanted);
+        }
         let keys = self.keys(keys);
         let key_rotation = self.key_rotation(key_rotation, keys.as_deref().unwrap_or_default());
         let cache = self.cache(cache_size, cache_staleness, outage_window);
@@ -424,7 +434,8 @@ struct SessionSettings {
     per_user: Option<PerUser>,
 }
 
-const STORES: &[(&str, StoreKind)] = &[("disk", StoreKind::Disk), ("memory", StoreKind::Memory)];
+const STORES: &[(&str, StoreKind)] =
+    &[("disk", StoreKind::Disk), ("redis", StoreKind::Redis), ("memory", StoreKind::Memory)];
 
 const AT_LIMIT: &[(&str, AtLimit)] = &[("end-oldest", AtLimit::EndOldest), ("refuse", AtLimit::Refuse)];
 

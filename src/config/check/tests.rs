@@ -12,6 +12,7 @@ use crate::oidc::step_up::StepUp;
 use crate::policy::Access;
 use crate::route::HostPattern;
 use crate::session::RouteLimits;
+use crate::store::redis::{Address, Password, RedisSettings, Trust};
 
 const GOOD: &str = r#"
 [[listener]]
@@ -27,6 +28,8 @@ client_secret = { env = "SECRET" }
 name = "wiki.example.com"
 
 [session]
+
+[redis]
 
 [identity]
 
@@ -53,7 +56,9 @@ fn stub_secret(reference: &SecretRef) -> Result<Found, String> {
     };
     let key = |seed: &str| Key::from_bytes(Sha256::digest(seed).into()).to_text();
     let text = match name {
-        "SECRET" | "/run/secrets/oidc_client_secret" => Ok(Secret::new("hunter2".to_owned())),
+        "SECRET" | "/run/secrets/oidc_client_secret" | "/run/secrets/redis_password" => {
+            Ok(Secret::new("hunter2".to_owned()))
+        }
         "LONG" => Ok(Secret::new("h".repeat(32))),
         "LINES" => Ok(Secret::new("hunter2\nhunter3".to_owned())),
         "PEM" | "/run/secrets/oidc_client_key.pem" => Ok(Secret::new(KEY_PEM.to_owned())),
@@ -473,7 +478,11 @@ fn wrong_values_of_a_host_are_told() {
 #[test]
 fn wrong_values_of_sessions_claims_and_headers_are_told() {
     assert_told(&[
-        ("[session]", "store = \"redis\"", &["session.store: \"redis\" is not one of \"disk\", \"memory\""]),
+        (
+            "[session]",
+            "store = \"etcd\"",
+            &["session.store: \"etcd\" is not one of \"disk\", \"redis\", \"memory\""],
+        ),
         ("[session]", "idle_timeout = \"0s\"", &["session.idle_timeout: \"0s\" is not between 1s and "]),
         (
             "[session]",
@@ -570,7 +579,7 @@ fn a_route_may_ask_for_groups_contexts_and_a_recent_sign_in() {
         settings.gateway.routes.iter().next().unwrap().rule.clone()
     };
     let all = rule("require = { groups = [\"a\"], acr = [\"phr\", \"urn:x\"], max_age = \"5m\" }");
-    assert_eq!(all.groups, ["a".into()]);
+    assert_eq!(all.groups, [std::sync::Arc::<str>::from("a")]);
     assert_eq!(all.step_up, StepUp { acr: vec!["phr".into(), "urn:x".into()], max_age: Some(5 * MINUTE) });
     assert!(rule("require = { acr = [\"phr\"] }").groups.is_empty());
     assert!(rule("require = { groups = [\"a\"] }").step_up.is_empty());
@@ -1142,6 +1151,117 @@ fn the_example_passes_the_check_as_shipped_and_with_every_setting_made() {
         if let Err(problems) = checked(&text) {
             panic!("{problems:#?}");
         }
+    }
+}
+
+/// The good file with its sessions in Redis, and these lines in `[redis]`.
+fn with_redis(lines: &str) -> String {
+    let addresses = if lines.contains("addresses") { "" } else { "addresses = [\"127.0.0.1:6379\"]\n" };
+    let session = "[session]\nstore = \"redis\"\nkeys = [{ env = \"KEY\" }]\n";
+    with("[redis]", &format!("{addresses}{lines}")).replace("[session]\n", session)
+}
+
+fn redis(lines: &str) -> Settings {
+    checked(&with_redis(lines)).unwrap_or_else(|problems| panic!("{lines}: {problems:#?}"))
+}
+
+#[test]
+fn what_is_not_said_of_redis_is_as_the_docs_say() {
+    let defaults = documented().into_iter().filter(|(section, _, _)| section == "[redis]");
+    let mut written = 0;
+    for (_, key, default) in defaults.filter(|(_, _, default)| !default.is_empty()) {
+        let found = format!("{:?}", redis(&format!("{key} = {default}")));
+        assert_eq!(found, format!("{:?}", redis("")), "{key} = {default}");
+        written += 1;
+    }
+    assert_eq!(written, 7);
+    assert_eq!(settings("", "").redis, None, "without the store");
+}
+
+#[test]
+fn redis_is_reached_as_the_file_says() {
+    let lines = "addresses = [\"one:1\", \"[::1]:2\"]\ncluster = true\ntls = true\nca_file = \"ca.pem\"\n\
+        username = \"gate\"\npassword = { env = \"SECRET\" }\nkey_prefix = \"p:\"\nconnections = 7\n\
+        connect_timeout = \"3s\"\ntimeout = \"300ms\"";
+    let found = redis(lines);
+    let expected = RedisSettings {
+        addresses: vec![Address::parse("one:1").unwrap(), Address::parse("[::1]:2").unwrap()],
+        cluster: true,
+        tls: Some(Trust::File("/etc/p/ca.pem".into())),
+        username: Some("gate".to_owned()),
+        password: Some(Password { value: Secret::new("hunter2".to_owned()), file: None }),
+        database: 0,
+        key_prefix: "p:".to_owned(),
+        connections: 7,
+        connect_timeout: Duration::from_secs(3),
+        timeout: Duration::from_millis(300),
+    };
+    assert_eq!((found.store, found.redis.as_ref()), (StoreKind::Redis, Some(&expected)));
+    assert_eq!(found.warnings, [""; 0]);
+    assert!(!format!("{found:?}").contains("hunter2"));
+    assert_eq!(redis("database = 9").redis.unwrap().database, 9);
+    assert_eq!(redis("tls = true").redis.unwrap().tls, Some(Trust::System));
+}
+
+#[test]
+fn mistakes_about_redis_are_told_with_their_place() {
+    let cases = [
+        ("addresses = []", "redis.addresses: is empty: the server, such as [\"redis.internal:6379\"]"),
+        ("addresses = [\"redis://a:1\"]", "redis.addresses[0]: \"redis://a:1\" is no host and port"),
+        (
+            "addresses = [\"a:1\", \"b:1\"]",
+            "redis.addresses: lists 2; one is wanted without redis.cluster = true",
+        ),
+        ("cluster = true\ndatabase = 1", "redis.database: 1 is not 0, as in a cluster"),
+        ("database = 20000", "redis.database: 20000 is not between 0 and 16383"),
+        ("ca_file = \"ca.pem\"", "redis.ca_file: has no effect without redis.tls = true"),
+        ("tls = true\nca_file = \"bad.pem\"", "redis.ca_file: \"bad.pem\" holds no certificate"),
+        ("username = \"gate\"", "redis.username: \"gate\" is a user without redis.password"),
+        ("password = { env = \"NONE\" }", "redis.password: the secret NONE is not there"),
+        ("password = { env = \"LINES\" }", "redis.password: the secret LINES holds a line break"),
+        ("key_prefix = \"{a}\"", "redis.key_prefix: \"{a}\" is not 1 to 64 visible ASCII characters"),
+        ("key_prefix = \"\"", "redis.key_prefix: \"\" is not 1 to 64 visible ASCII characters"),
+        ("connections = 0", "redis.connections: 0 is not between 1 and 64"),
+        ("timeout = \"1ms\"", "redis.timeout: \"1ms\" is not between 50ms and 1m"),
+        ("connect_timeout = \"2m\"", "redis.connect_timeout: \"2m\" is not between 100ms and 1m"),
+    ];
+    for (lines, expected) in cases {
+        let found: Vec<_> =
+            checked(&with_redis(lines)).unwrap_err().iter().map(ToString::to_string).collect();
+        assert!(found.len() == 1 && found[0].contains(expected), "{lines}: {found:?}");
+        assert!(!found[0].contains("hunter"), "{lines}: {found:?}");
+    }
+}
+
+#[test]
+fn a_store_in_redis_needs_its_address_and_keys_that_gateways_share() {
+    let found = problems("[session]", "store = \"redis\"");
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found.iter().any(|problem| problem.contains("session.keys: is missing: gateways that share")));
+    assert!(found.iter().any(|problem| problem.contains("redis.addresses: is missing: the server")));
+    let found = problems("[session]", "store = \"redis\"\nkeys = []");
+    assert!(found.iter().any(|problem| problem.contains("session.keys: is missing")), "{found:?}");
+    let found = problems("[redis]", "addresses = [\"a:1\"]");
+    assert!(
+        found[0].contains("redis.addresses: has no effect without session.store = \"redis\""),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_redis_that_others_can_reach_or_hear_is_told_at_start() {
+    let cases = [
+        ("addresses = [\"127.0.0.1:1\"]", vec![]),
+        ("addresses = [\"a:1\"]", vec!["redis.tls is false", "redis.password is missing"]),
+        ("addresses = [\"a:1\"]\ntls = true", vec!["redis.password is missing"]),
+        ("addresses = [\"a:1\"]\npassword = { env = \"SECRET\" }", vec!["redis.tls is false"]),
+        ("addresses = [\"a:1\"]\ntls = true\npassword = { env = \"SECRET\" }", vec![]),
+    ];
+    for (lines, expected) in cases {
+        let warnings = redis(lines).warnings;
+        assert_eq!(warnings.len(), expected.len(), "{lines}: {warnings:?}");
+        let all_there = warnings.iter().zip(expected).all(|(warning, start)| warning.starts_with(start));
+        assert!(all_there, "{lines}: {warnings:?}");
     }
 }
 

@@ -24,7 +24,8 @@ impl Own {
         let (rotation, now) = (settings.rotation, clock.now());
         let file = match settings.store {
             StoreKind::Memory => None,
-            StoreKind::Disk => Some(KeyFile::of(&settings.data_dir)),
+            // Gateways that share a store have configured keys, says the check.
+            StoreKind::Disk | StoreKind::Redis => Some(KeyFile::of(&settings.data_dir)),
         };
         let keys = match &file {
             None => MadeKeys::first(fresh()?, now),

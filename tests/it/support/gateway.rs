@@ -8,10 +8,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use sha2::Digest as _;
 use tempfile::TempDir;
 
 use super::certificate::{Authority, Certificate};
 use super::client::{Place, Request, Response};
+use super::redis_server::RedisServer;
 use super::upstream::Upstream;
 use super::{ports, wait_for};
 
@@ -137,6 +139,16 @@ impl Builder {
     pub fn session(mut self, lines: &str) -> Self {
         self.session.push_str(lines);
         self
+    }
+
+    /// Sessions in Redis, sealed with a key that all such gateways have.
+    #[must_use]
+    pub fn redis(self, server: &RedisServer) -> Self {
+        let bytes = sha2::Sha256::digest("the key of gateways that share sessions");
+        let key = portcullis::session::Key::from_bytes(bytes.into()).to_text();
+        let file = self.file("session_key", key.expose());
+        self.session(&format!("store = \"redis\"\nkeys = [{{ file = \"{}\" }}]\n", file.display()))
+            .config(&format!("[redis]\naddresses = [\"{}\"]", server.address()))
     }
 
     /// `log.level`; `debug` where this is not said.

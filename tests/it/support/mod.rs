@@ -10,6 +10,8 @@ pub mod form;
 pub mod gateway;
 pub mod node;
 pub mod ports;
+#[allow(dead_code, reason = "the store's own tests use all of it")]
+pub mod redis_server;
 pub mod scripted_provider;
 pub mod server;
 pub mod upstream;
