@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 use super::ConfigPath;
 use crate::clock::{Clock, UnixTime};
-use crate::config::{KeyFile, KeyFileError, Settings, StoreKind};
+use crate::config::{KeyFile, KeyFileError, RotationRequest, Settings, StoreKind};
 use crate::random::{RandomError, random_bytes};
 use crate::session::Key;
 use crate::session::made_keys::MadeKeys;
@@ -52,7 +52,10 @@ pub(super) enum KeysFailure {
 
 /// Makes a new key; tells of it.
 pub(super) fn rotate(settings: &Settings, clock: &Clock) -> Result<String, KeysFailure> {
-    let file = own_file(settings)?;
+    let file = match own_file(settings) {
+        Err(KeysFailure::Configured { .. }) if settings.key_rotation.is_some() => return ask(settings),
+        file => file?,
+    };
     let (key, now, rotation) = (Key::from_bytes(random_bytes()?), clock.now(), settings.rotation());
     let id = key.id;
     let keys = file.update(|present| {
@@ -64,6 +67,17 @@ pub(super) fn rotate(settings: &Settings, clock: &Clock) -> Result<String, KeysF
         "Session key {id} was made in {} and seals from now on; a running gateway takes it within seconds.\n\
          {count} older still open what they sealed. Nobody is signed out.\n",
         file.path().display()
+    ))
+}
+
+/// Where gateways make keys together, one that runs has to do it.
+fn ask(settings: &Settings) -> Result<String, KeysFailure> {
+    RotationRequest::of(&settings.data_dir).make()?;
+    let delay = humantime::format_duration(settings.rotation().delay);
+    Ok(format!(
+        "A new session key was asked for. The gateway on this machine makes it within seconds, or when it
+         starts, in the store that it shares; {delay} later it seals, on all gateways. Nobody is signed out.
+"
     ))
 }
 
@@ -110,11 +124,17 @@ fn own(settings: &Settings, keys: &MadeKeys, now: UnixTime) -> String {
 
 fn configured(settings: &Settings) -> String {
     let mut text = String::new();
+    let is_root = settings.key_rotation.is_some();
     for entry in &settings.keys {
         let place =
             entry.file.as_ref().map_or("the environment".to_owned(), |file| file.display().to_string());
         for key in &entry.keys {
-            let role = if text.is_empty() { "seals" } else { "opens" };
+            let role = match (is_root, text.is_empty()) {
+                (true, true) => "root of the keys that gateways make now",
+                (true, false) => "root of keys that only open",
+                (false, true) => "seals",
+                (false, false) => "opens",
+            };
             // A string takes everything.
             let _ = writeln!(text, "{}  {role}  {place}", key.id);
         }

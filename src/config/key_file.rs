@@ -217,6 +217,50 @@ impl KeyFile {
     }
 }
 
+/// The wish for a new key, where the running gateway has to make it: a file in `data_dir`.
+#[derive(Clone, Debug)]
+pub struct RotationRequest(PathBuf);
+
+impl RotationRequest {
+    /// The wish that stands in a `data_dir`.
+    #[must_use]
+    pub fn of(data_dir: &Path) -> Self {
+        Self(data_dir.join(format!("{FILE_NAME}.rotate")))
+    }
+
+    /// Utters it.
+    ///
+    /// # Errors
+    /// [`KeyFileError::Write`].
+    pub fn make(&self) -> Result<(), KeyFileError> {
+        let failed = |source| KeyFileError::Write { path: self.0.clone(), source };
+        let folder = self.0.parent().unwrap_or(Path::new(""));
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&self.0)
+            .map_err(failed)?;
+        Ok(())
+    }
+
+    /// Whether it was uttered.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.0.exists()
+    }
+
+    /// Takes it back.
+    ///
+    /// # Errors
+    /// [`KeyFileError::Write`].
+    pub fn remove(&self) -> Result<(), KeyFileError> {
+        std::fs::remove_file(&self.0).map_err(|source| KeyFileError::Write { path: self.0.clone(), source })
+    }
+}
+
 /// A file alone: opening a pipe would wait for somebody to write.
 fn open_file(path: &Path) -> std::io::Result<File> {
     if std::fs::metadata(path)?.is_file() { File::open(path) } else { Err(ErrorKind::InvalidInput.into()) }
@@ -422,6 +466,18 @@ mod tests {
         std::fs::remove_file(file.path()).unwrap();
         assert!(std::process::Command::new("mkfifo").arg(file.path()).status().unwrap().success());
         assert!(matches!(file.load(), Err(KeyFileError::Read { .. })), "a pipe holds nothing up");
+    }
+
+    #[test]
+    fn a_wish_for_a_new_key_stands_until_it_is_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let request = RotationRequest::of(&dir.path().join("state"));
+        assert!(!request.is_there() && request.remove().is_err());
+        request.make().unwrap();
+        request.make().unwrap();
+        assert!(request.is_there());
+        request.remove().unwrap();
+        assert!(!request.is_there());
     }
 
     #[test]

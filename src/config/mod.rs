@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use check::Outside;
 
-use crate::gateway;
 use crate::gateway::sessions::CacheSettings;
+use crate::gateway::{self, shared_keys};
 use crate::idp::ProviderSettings;
 use crate::oidc::ProviderId;
 use crate::route::{HostPattern, HostSettings};
@@ -27,7 +27,7 @@ use crate::session::made_keys::Rotation;
 use crate::store::redis::RedisSettings;
 use crate::telemetry::logging::LogSettings;
 
-pub use key_file::{KeyFile, KeyFileError};
+pub use key_file::{KeyFile, KeyFileError, RotationRequest};
 pub use problem::{ConfigError, Problem};
 
 /// Everything a gateway runs on.
@@ -47,7 +47,8 @@ pub struct Settings {
     pub redis: Option<RedisSettings>,
     /// The keys as configured, which make one ring; empty: one is made in `data_dir` on first start.
     pub keys: Vec<KeyEntry>,
-    /// How old a key grows that the gateway made itself until it makes another one.
+    /// How old a key grows that gateways made themselves until they make another one. With configured keys
+    /// those are the roots of what is made, in the store; `None`: nothing is.
     pub key_rotation: Option<Duration>,
     /// Ready sessions in memory.
     pub cache: CacheSettings,
@@ -133,7 +134,9 @@ impl Settings {
     #[must_use]
     pub fn rotation(&self) -> Rotation {
         let life = self.gateway.reading.limits.max_lifetime + OTHER_COOKIES;
-        Rotation { every: self.key_rotation, life, delay: Duration::ZERO }
+        // One gateway tells nobody; several have to hear of it.
+        let delay = if self.keys.is_empty() { Duration::ZERO } else { shared_keys::DELAY };
+        Rotation { every: self.key_rotation, life, delay }
     }
 
     /// The URLs of an endpoint, one for each host of a provider, as they are registered there.

@@ -92,6 +92,7 @@ fn parameters<'a>(call: &Call<'a>, provider: &Provider) -> Result<&'a str, Callb
 async fn complete(call: &Call<'_>, provider: &Provider, cookies: &mut SetCookies) -> Result<Reply, Failure> {
     let params = callback::parse(parameters(call, provider)?)?;
     let name = call.site.cookies.login(params.state.expose());
+    call.gateway.learn_key(call.request, &name).await?;
     let Some(attempt) = find_attempt(call, &name)? else {
         let refusal = diagnosis::missing_cookie(call.request, params.state.expose());
         return resume(call, &ReturnTo::root(), failure(refusal, "no login cookie for this state"), cookies)

@@ -11,6 +11,7 @@ pub mod paths;
 mod refresh;
 pub mod refusal;
 pub mod sessions;
+pub mod shared_keys;
 
 #[cfg(test)]
 mod rig;
@@ -25,7 +26,7 @@ use crate::idp::Provider;
 use crate::policy::{self, Access, Subject, Via, Why};
 use crate::route::{HostPattern, HostTable, Route, RouteTable, Site};
 use crate::session::refresh::Due;
-use crate::session::seal::{SealError, open_cookie, seal_cookie};
+use crate::session::seal::{SealError, cookie_key, open_cookie, seal_cookie};
 use crate::session::{KeyRing, Purpose, SessionId};
 use crate::store::SessionStore;
 use crate::telemetry::Events;
@@ -237,6 +238,7 @@ impl Gateway {
         if route.rule.access == Access::Public {
             return Ok(Authenticated::nobody(Why::NotAsked));
         }
+        self.learn_key(request, site.cookies.session()).await?;
         let shown = match self.shown(site, request) {
             Ok(shown) => shown,
             Err(why) => return Ok(Authenticated::nobody(self.certain(why)?)),
@@ -287,6 +289,7 @@ impl Gateway {
         site: &Site,
         request: &Request<'_>,
     ) -> Result<Result<Arc<ReadySession>, Why>, Refusal> {
+        self.learn_key(request, site.cookies.session()).await?;
         match self.session_id(site, request) {
             Ok(id) => self.live(site, &id, self.shared.clock.now()).await,
             Err(why) => Ok(Err(self.certain(why)?)),
@@ -300,6 +303,19 @@ impl Gateway {
             return Err(Refusal::StoreUnavailable);
         }
         Ok(why)
+    }
+
+    /// Sees to it that the key of a cookie is known here, if another gateway made it.
+    ///
+    /// # Errors
+    /// [`Refusal::StoreUnavailable`] where that can't be told: the cookie may be good.
+    pub async fn learn_key(&self, request: &Request<'_>, name: &str) -> Result<(), Refusal> {
+        let sessions = &self.shared.sessions;
+        if !sessions.share_keys() {
+            return Ok(());
+        }
+        let CookieFound::One(value) = cookie::find(request.headers, name) else { return Ok(()) };
+        Ok(sessions.learn_key(cookie_key(value)).await?)
     }
 
     /// The live session of an id on a site, or why there is none.

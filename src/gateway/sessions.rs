@@ -12,11 +12,12 @@ mod tokens;
 mod trust;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::shared_keys::SharedKeys;
 use crate::clock::{Clock, UnixTime};
 use crate::identity::headers::HeaderTable;
 use crate::identity::{ClaimPaths, Identity};
@@ -25,7 +26,7 @@ use crate::random::{RandomError, random_bytes};
 use crate::session::lifetime::{SKEW, Times, Verdict, expires_at};
 use crate::session::refresh::Schedule;
 use crate::session::seal::{OpenError, SealError, open_record, record_key, seal_record};
-use crate::session::{KeyRing, Limits, Session, SessionId};
+use crate::session::{KeyId, KeyRing, Limits, Session, SessionId};
 use crate::store::guard::{GuardedStore, Outage};
 use crate::store::{Index, Lease, Record, Replaced, SessionStore as _, StoreError, StoreKey, Stored};
 
@@ -96,6 +97,8 @@ pub struct Sessions {
     /// Sessions that ended a moment ago: a load that overlapped the end must not bring one back.
     just_ended: moka::sync::Cache<StoreKey, ()>,
     tokens: Tokens,
+    /// The keys that several gateways make together, where they do.
+    shared_keys: OnceLock<Arc<SharedKeys>>,
     /// `None` where nobody else writes to the store.
     staleness: Option<Duration>,
     outage_window: Duration,
@@ -137,6 +140,7 @@ impl Sessions {
             outage_window: cache.outage_window,
             generation: AtomicU64::new(0),
             missed: Notify::new(),
+            shared_keys: OnceLock::new(),
         }
     }
 
@@ -144,6 +148,37 @@ impl Sessions {
     #[must_use]
     pub fn is_store_down(&self) -> bool {
         self.outage.is_on()
+    }
+
+    /// Keys of the ring come from these, which other gateways make too.
+    pub fn share_keys_with(&self, keys: Arc<SharedKeys>) {
+        // Said once, when the gateway is put together.
+        self.shared_keys.set(keys).ok();
+    }
+
+    /// Whether other gateways make keys of the ring.
+    pub(super) fn share_keys(&self) -> bool {
+        self.shared_keys.get().is_some()
+    }
+
+    /// Sees to it that a key is known here, if another gateway made it.
+    ///
+    /// # Errors
+    /// [`StoreError`] where that can't be told.
+    pub(super) async fn learn_key(&self, id: Option<KeyId>) -> Result<(), StoreError> {
+        match (self.shared_keys.get(), id) {
+            (Some(keys), Some(id)) => keys.learn(id).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// A record, whose key is known then if anybody knows it.
+    async fn fetch(&self, key: StoreKey) -> Result<Option<Stored>, StoreError> {
+        let stored = self.store.get(key).await?;
+        if let Some(stored) = &stored {
+            self.learn_key(record_key(&stored.record.payload)).await?;
+        }
+        Ok(stored)
     }
 
     /// The live session of an id; being found counts as use.
@@ -249,7 +284,7 @@ impl Sessions {
         reading: &Reading,
     ) -> Result<Option<Arc<ReadySession>>, StoreError> {
         let question = self.question(known);
-        let Some(stored) = self.store.get(key).await? else {
+        let Some(stored) = self.fetch(key).await? else {
             if known.is_some() {
                 self.forget(key);
             }
@@ -389,7 +424,7 @@ impl Sessions {
     }
 
     async fn read_versioned(&self, key: StoreKey) -> Result<Option<(Session, u64)>, StoreError> {
-        let Some(stored) = self.store.get(key).await? else { return Ok(None) };
+        let Some(stored) = self.fetch(key).await? else { return Ok(None) };
         let opened: Result<Session, OpenError> = open_record(&self.keys, &key.0, &stored.record.payload);
         Ok(opened.ok().map(|session| (session, stored.version)))
     }

@@ -353,7 +353,7 @@ impl Assembly {
     fn new(settings: Settings, clock: Clock, control: &Handle) -> Result<Self, RunError> {
         let upstreams = Arc::new(Upstreams::new(&settings.gateway.routes.upstreams)?);
         let events = Events::new(Arc::new(Metrics::new()), settings.log.access);
-        let (keys, keeper) = keys::load(KeySettings::of(&settings), &clock, &events)?;
+        let (keys, mut keeper) = keys::load(KeySettings::of(&settings), &clock, &events)?;
         let (store, disk): (Arc<dyn SessionStore>, _) = match settings.store {
             StoreKind::Disk => {
                 let store = Arc::new(DiskStore::open(&settings.data_dir, clock.clone(), control.clone())?);
@@ -377,6 +377,9 @@ impl Assembly {
             settings.cache,
         );
         let sessions = Arc::new(sessions);
+        if let Some(shared) = keeper.share(store.clone(), &clock, control).map_err(KeysError::from)? {
+            sessions.share_keys_with(shared);
+        }
         sessions.start();
         let shared = Shared {
             store,

@@ -59,8 +59,15 @@ const MAX_TEXT_LEN: usize = 128;
 pub const MAX_KEYS: usize = 64;
 
 /// Tells which key sealed a value. It is derived from the key and no secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(pub(super) [u8; 4]);
+
+#[cfg(test)]
+impl KeyId {
+    pub(crate) const fn for_tests(id: [u8; 4]) -> Self {
+        Self(id)
+    }
+}
 
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -213,6 +220,7 @@ pub(super) struct KeySet {
     sign_out: Aes256Gcm,
     trips: Aes256Gcm,
     record: Zeroizing<[u8; 32]>,
+    keys: Zeroizing<[u8; 32]>,
 }
 
 impl KeyRing {
@@ -237,6 +245,12 @@ impl KeyRing {
     #[must_use]
     pub fn sealing_id(&self) -> KeyId {
         self.load().sealing.id
+    }
+
+    /// Whether it has a key.
+    #[must_use]
+    pub fn has(&self, id: KeyId) -> bool {
+        self.load().find(id).is_some()
     }
 
     /// The ids of its keys; the first one seals.
@@ -305,6 +319,7 @@ impl KeySet {
             sign_out: cookie(Purpose::SignOutCookie),
             trips: cookie(Purpose::TripsCookie),
             record: Zeroizing::new(derive(secret, "records")),
+            keys: Zeroizing::new(derive(secret, "made keys")),
         }
     }
 
@@ -327,6 +342,11 @@ impl KeySet {
     /// their limit of 2^32 in a big fleet.
     pub(super) fn record(&self, salt: &[u8; 32]) -> Aes256Gcm {
         cipher(&Zeroizing::new(expand(salt, &self.record[..], "record")))
+    }
+
+    /// The cipher for the one record of keys that has this salt.
+    pub(super) fn keys(&self, salt: &[u8; 32]) -> Aes256Gcm {
+        cipher(&Zeroizing::new(expand(salt, &self.keys[..], "keys")))
     }
 }
 
@@ -479,7 +499,7 @@ mod tests {
 
     #[test]
     fn every_use_of_a_secret_has_bytes_of_its_own() {
-        let labels = ["key id", "session cookie", "login cookie", "sign-out cookie", "records"];
+        let labels = ["key id", "session cookie", "login cookie", "sign-out cookie", "records", "made keys"];
         let mut derived: Vec<[u8; 4]> = labels.iter().map(|label| derive(&BYTES, label)).collect();
         derived.sort_unstable();
         derived.dedup();

@@ -1,9 +1,14 @@
 //! Keys that gateways make themselves: when a new one is due, which one seals, when an old one may go.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use super::key_ring::{Key, KeyError, check_ring};
 use crate::clock::UnixTime;
+use crate::secret::Secret;
+
+/// Room for a key, the moment when it was made and what is between them.
+const LINE_BYTES: usize = 80;
 
 /// A key, and when it was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,12 +90,58 @@ impl MadeKeys {
         Some(successor.made_at + rotation.delay + rotation.life)
     }
 
+    /// These keys and those, in the order in which they were made.
+    ///
+    /// # Errors
+    /// [`KeyError::TooMany`].
+    pub fn merged(&self, other: &Self) -> Result<Self, KeyError> {
+        let is_new = |theirs: &&MadeKey| self.0.iter().all(|own| own.key.id != theirs.key.id);
+        let mut all: Vec<_> = self.0.iter().chain(other.0.iter().filter(is_new)).cloned().collect();
+        all.sort_by_key(|made| (Reverse(made.made_at), made.key.id));
+        Self::new(all)
+    }
+
+    /// The newest key whose delay is over.
+    #[must_use]
+    pub fn sealing(&self, delay: Duration, now: UnixTime) -> Option<&Key> {
+        self.0.iter().find(|made| made.made_at + delay <= now).map(|made| &made.key)
+    }
+
+    /// The keys in the form that [`MadeKeys::parse`] reads.
+    #[must_use]
+    pub fn to_text(&self) -> Secret<String> {
+        // Room for all of it at once: a string that grows leaves copies behind.
+        let mut text = String::with_capacity(self.0.len() * LINE_BYTES);
+        for made in &self.0 {
+            text.push_str(made.key.to_text().expose().trim_ascii());
+            text.push(' ');
+            text.push_str(&made.made_at.as_millis().to_string());
+            text.push('\n');
+        }
+        Secret::new(text)
+    }
+
+    /// Reads keys, one a line, each with the milliseconds of when it was made.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn parse(text: &str) -> Result<Self, KeyError> {
+        let line = |line: &str| {
+            let (key, millis) = line.split_once(' ').ok_or(KeyError::Malformed)?;
+            let millis = millis.parse().map_err(|_no_number| KeyError::Malformed)?;
+            let key = Key::parse(&Secret::new(key.to_owned()))?;
+            Ok(MadeKey { key, made_at: UnixTime::from_millis(millis) })
+        };
+        Self::new(text.lines().map(line).collect::<Result<_, _>>()?)
+    }
+
     /// The keys as a ring: in front the newest one whose delay is over, or the oldest.
     #[must_use]
     pub fn ring(&self, delay: Duration, now: UnixTime) -> Vec<Key> {
         let mut keys: Vec<_> = self.0.iter().map(|made| made.key.clone()).collect();
-        let may_seal = |made: &MadeKey| made.made_at + delay <= now;
-        let sealing = self.0.iter().position(may_seal).unwrap_or(keys.len().saturating_sub(1));
+        let sealing =
+            self.sealing(delay, now).and_then(|key| keys.iter().position(|other| other.id == key.id));
+        let sealing = sealing.unwrap_or(keys.len().saturating_sub(1));
         // The others keep their order.
         if let Some(first) = keys.get_mut(..=sealing) {
             first.rotate_right(1);
@@ -172,6 +223,34 @@ mod tests {
         ];
         for (name, delay, now, wanted) in cases {
             assert_eq!(ids(&keys.ring(delay, day(now))), ids(&wanted.map(key)), "{name}");
+        }
+    }
+
+    #[test]
+    fn keys_of_two_sources_are_one_row_however_they_are_put_together() {
+        let (one, other) = (made(&[100, 10]), made(&[100, 50]));
+        let all = one.merged(&other).unwrap();
+        assert_eq!(all, made(&[100, 50, 10]));
+        assert_eq!(other.merged(&one).unwrap(), all);
+        assert_eq!(all.merged(&all).unwrap(), all);
+        let twin = MadeKeys::first(key(7), day(100));
+        assert_eq!(one.merged(&twin).unwrap(), twin.merged(&one).unwrap(), "made at the same moment");
+    }
+
+    #[test]
+    fn keys_that_were_written_read_back_and_nothing_else_does() {
+        let random =
+            |_| MadeKey { key: Key::from_bytes(crate::random::random_bytes().unwrap()), made_at: day(3) };
+        let keys = MadeKeys::new((0..3).map(random).collect()).unwrap();
+        let text = keys.to_text();
+        assert_eq!(MadeKeys::parse(text.expose()), Ok(keys));
+        for (name, text) in [
+            ("empty", String::new()),
+            ("no moment", text.expose().replace(' ', "")),
+            ("a moment before all", text.expose().replace(' ', " -")),
+            ("twice", text.expose().repeat(2)),
+        ] {
+            assert!(MadeKeys::parse(&text).is_err(), "{name}");
         }
     }
 

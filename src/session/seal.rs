@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 
 use super::Session;
 use super::key_ring::{KeyId, KeyRing, KeySet, Purpose, Ring};
+use super::made_keys::MadeKeys;
 use crate::random::{RandomError, random_bytes};
 
 /// The longest sealed cookie value. A browser keeps cookies of 4096 bytes with name and attributes
@@ -115,11 +116,72 @@ pub fn open_cookie(
 pub fn seal_record(ring: &KeyRing, store_key: &[u8; 32], session: &Session) -> Result<Vec<u8>, SealError> {
     let mut json = JsonBuffer::default();
     serde_json::to_writer(&mut json, session).ok().ok_or(SealError::Value)?;
+    seal_salted(ring, &SESSION_RECORD, store_key, &json.0)
+}
+
+/// Seals keys that gateways made, for the store.
+///
+/// # Errors
+/// [`SealError::Random`].
+pub fn seal_keys(ring: &KeyRing, store_key: &[u8; 32], keys: &MadeKeys) -> Result<Vec<u8>, SealError> {
+    seal_salted(ring, &KEYS_RECORD, store_key, keys.to_text().expose().as_bytes())
+}
+
+/// Opens keys from the store.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open_keys(ring: &KeyRing, store_key: &[u8; 32], bytes: &[u8]) -> Result<MadeKeys, OpenError> {
+    let text = open_salted(ring, &KEYS_RECORD, store_key, bytes)?;
+    let text = std::str::from_utf8(&text).ok().ok_or(OpenError)?;
+    MadeKeys::parse(text).ok().ok_or(OpenError)
+}
+
+/// What is in a record: the cipher for one with a salt, and its word in the associated data.
+struct Kind {
+    cipher: fn(&KeySet, &[u8; SALT_LEN]) -> Aes256Gcm,
+    label: &'static [u8],
+}
+
+const SESSION_RECORD: Kind = Kind { cipher: KeySet::record, label: b"portcullis record" };
+const KEYS_RECORD: Kind = Kind { cipher: KeySet::keys, label: b"portcullis keys" };
+
+fn seal_salted(
+    ring: &KeyRing,
+    kind: &Kind,
+    store_key: &[u8; 32],
+    plain: &[u8],
+) -> Result<Vec<u8>, SealError> {
     let ring = ring.load();
     let set = ring.sealing();
     let (head, salt) = (head_of(set), random_bytes::<SALT_LEN>()?);
-    let aad = record_aad(&head, store_key);
-    encrypt(&set.record(&salt), &aad, &[&head[..], &salt].concat(), &json.0)
+    let aad = record_aad(kind, &head, store_key);
+    encrypt(&(kind.cipher)(set, &salt), &aad, &[&head[..], &salt].concat(), plain)
+}
+
+fn open_salted(
+    ring: &KeyRing,
+    kind: &Kind,
+    store_key: &[u8; 32],
+    bytes: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    if bytes.len() > HEAD_LEN + SALT_LEN + NONCE_LEN + MAX_RECORD + TAG_LEN {
+        return Err(OpenError);
+    }
+    let ring = ring.load();
+    let (set, _) = key_of(&ring, bytes).ok_or(OpenError)?;
+    let salt = bytes.get(HEAD_LEN..).and_then(<[u8]>::first_chunk).ok_or(OpenError)?;
+    let aad = record_aad(kind, &head_of(set), store_key);
+    decrypt(&(kind.cipher)(set, salt), &aad, bytes.to_vec(), HEAD_LEN + SALT_LEN)
+}
+
+/// The key that sealed a cookie, as its head says; `None` where it is no value of ours.
+#[must_use]
+pub fn cookie_key(value: &[u8]) -> Option<KeyId> {
+    // Eight characters are the first six bytes.
+    let mut bytes = [0; 6];
+    URL_SAFE_NO_PAD.decode_slice(value.get(..8)?, &mut bytes).ok()?;
+    if bytes[0] == VERSION { record_key(&bytes) } else { None }
 }
 
 /// The key that sealed a record, as its head says.
@@ -134,14 +196,7 @@ pub fn record_key(bytes: &[u8]) -> Option<KeyId> {
 /// # Errors
 /// [`OpenError`].
 pub fn open_record(ring: &KeyRing, store_key: &[u8; 32], bytes: &[u8]) -> Result<Session, OpenError> {
-    if bytes.len() > HEAD_LEN + SALT_LEN + NONCE_LEN + MAX_RECORD + TAG_LEN {
-        return Err(OpenError);
-    }
-    let ring = ring.load();
-    let (set, _) = key_of(&ring, bytes).ok_or(OpenError)?;
-    let salt = bytes.get(HEAD_LEN..).and_then(<[u8]>::first_chunk).ok_or(OpenError)?;
-    let aad = record_aad(&head_of(set), store_key);
-    let json = decrypt(&set.record(salt), &aad, bytes.to_vec(), HEAD_LEN + SALT_LEN)?;
+    let json = open_salted(ring, &SESSION_RECORD, store_key, bytes)?;
     serde_json::from_slice(&json).ok().ok_or(OpenError)
 }
 
@@ -164,8 +219,8 @@ fn cookie_aad(head: &[u8], purpose: Purpose, name: &str, host: &str) -> Vec<u8> 
 }
 
 /// A record can't move to another store key.
-fn record_aad(head: &[u8], store_key: &[u8; 32]) -> Vec<u8> {
-    associated_data([b"portcullis record", store_key, head])
+fn record_aad(kind: &Kind, head: &[u8], store_key: &[u8; 32]) -> Vec<u8> {
+    associated_data([kind.label, store_key, head])
 }
 
 /// The parts, each behind its length, so that they can't run into each other.
@@ -411,7 +466,8 @@ pub(crate) mod tests {
             let mut other = head;
             other[place] ^= 1;
             assert_ne!(cookie_aad(&head, SESSION, NAME, HOST), cookie_aad(&other, SESSION, NAME, HOST));
-            assert_ne!(record_aad(&head, &STORE_KEY), record_aad(&other, &STORE_KEY));
+            let [one, two] = [head, other].map(|head| record_aad(&SESSION_RECORD, &head, &STORE_KEY));
+            assert_ne!(one, two);
         }
     }
 
@@ -458,7 +514,7 @@ pub(crate) mod tests {
         assert_eq!(open(&ring, URL_SAFE_NO_PAD.encode(cookie(2900))).err(), Some(OpenError));
         let json = serde_json::to_string(&session()).unwrap();
         let record = |len| {
-            let aad = record_aad(&head, &STORE_KEY);
+            let aad = record_aad(&SESSION_RECORD, &head, &STORE_KEY);
             let json = format!("{json}{}", " ".repeat(len - json.len()));
             encrypt(&set.record(&salt), &aad, &[&head[..], &salt].concat(), json.as_bytes()).unwrap()
         };
@@ -517,6 +573,28 @@ pub(crate) mod tests {
         assert_eq!(open(&ring, URL_SAFE_NO_PAD.encode(record)).err(), Some(OpenError));
         let cookie = URL_SAFE_NO_PAD.decode(seal(&ring, &[1; 500])).unwrap();
         assert_eq!(open_record(&ring, &STORE_KEY, &cookie).err(), Some(OpenError));
+    }
+
+    #[test]
+    fn a_cookie_tells_its_key_and_nothing_else_does() {
+        let ring = ring(&[1]);
+        assert_eq!(cookie_key(seal(&ring, b"x").as_bytes()), Some(key(1).id));
+        for value in ["", "AQ", "AAAAAAAA", "%%%%%%%%", "Ag8PDw8P"] {
+            assert_eq!(cookie_key(value.as_bytes()), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn keys_open_as_keys_only_and_under_their_store_key_only() {
+        let ring = ring(&[1]);
+        let fresh = Key::from_bytes(random_bytes().unwrap());
+        let keys = MadeKeys::first(fresh, UnixTime::from_secs(7));
+        let bytes = seal_keys(&ring, &STORE_KEY, &keys).unwrap();
+        assert_eq!(open_keys(&ring, &STORE_KEY, &bytes), Ok(keys));
+        assert_eq!(open_keys(&ring, &[8; 32], &bytes), Err(OpenError));
+        assert_eq!(open_record(&ring, &STORE_KEY, &bytes).err(), Some(OpenError));
+        let record = seal_record(&ring, &STORE_KEY, &session()).unwrap();
+        assert_eq!(open_keys(&ring, &STORE_KEY, &record), Err(OpenError));
     }
 
     #[test]

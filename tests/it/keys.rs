@@ -167,6 +167,48 @@ fn a_key_that_has_grown_old_is_followed_by_a_new_one_and_nobody_is_signed_out() 
 }
 
 #[test]
+fn keys_that_gateways_make_together_lie_in_the_store_and_survive_a_restart() {
+    let (upstream, provider) = (Upstream::start(), ScriptedProvider::start());
+    let builder = Gateway::in_front_of(&upstream).provider(provider.entry());
+    let (root, other) = (key(), key());
+    builder.file("session_keys", &text(&[&root]));
+    let lines = "keys = [{ file = \"session_keys\" }]\nkey_rotation = \"30d\"\n";
+    let mut gateway = builder.session(lines).start();
+    let by_root = format!("\"sealing\":\"{}\"", root.id);
+    let loaded = |line: &String| line.contains("session_keys_loaded");
+    gateway.wait_for_log(&["session_keys_loaded", &by_root, "\"opening\":\""]);
+    let mut browser = Browser::new(&gateway);
+    browser.open(PAGE);
+    wait_for("the first key to be made", || (gateway.metric("portcullis_session_keys") > 1.5).then_some(()));
+
+    let (status, told) = run(&gateway, &["keys", "rotate"]);
+    assert_eq!((status, told.contains("seals, on all gateways")), (Some(0), true), "{told}");
+    wait_for("the next key to be made", || (gateway.metric("portcullis_session_keys") > 2.5).then_some(()));
+    let (_, told) = run(&gateway, &["keys", "list"]);
+    assert!(told.contains("root of the keys that gateways make now"), "{told}");
+    let before = gateway.log().iter().rfind(|line| loaded(line)).cloned().unwrap();
+
+    gateway.terminate_cleanly();
+    gateway.restart();
+    wait_for("the keys to be read", || (gateway.metric("portcullis_session_keys") > 2.5).then_some(()));
+    let after = gateway.log().iter().rfind(|line| loaded(line)).cloned().unwrap();
+    let ids = |line: &str| line.split_once("\"sealing\"").unwrap().1.to_owned();
+    assert_eq!(ids(&before), ids(&after), "no key is made where there are some");
+    assert_eq!(browser.get(PAGE).status, 200);
+    assert!(!gateway.data_dir().join("session.key").exists());
+
+    change_root(&gateway, &other);
+    assert_eq!(browser.get(PAGE).status, 302, "the root key took all with it");
+}
+
+/// Another root key takes the place of all.
+fn change_root(gateway: &Gateway, root: &Key) {
+    gateway.replace_file("session_keys", &text(&[root]));
+    let sealing = format!("\"sealing\":\"{}\"", root.id);
+    gateway.wait_for_log(&["session_keys_loaded", &sealing, "\"opening\":\"\""]);
+}
+
+#[test]
 fn keys_of_the_operator_are_not_rotated_and_what_to_do_is_told() {
     let (upstream, provider) = (Upstream::start(), ScriptedProvider::start());
     let builder = Gateway::in_front_of(&upstream).provider(provider.entry());

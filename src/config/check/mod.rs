@@ -312,12 +312,10 @@ impl Check<'_> {
     }
 
     fn key_rotation(&mut self, field: Field<String>, keys: &[KeyEntry]) -> Result<Option<Duration>, Told> {
-        if field.is_written() && !keys.is_empty() {
-            self.warnings.push("session.key_rotation has no effect beside session.keys".to_owned());
-        }
         let problems = &mut self.problems;
         let period = field.parse(problems, |text| rules::period_or_off(text, 7 * DAY, 3650 * DAY));
-        period.or(Some(90 * DAY))
+        // Where somebody has keys of their own, nothing is made unless they want it.
+        period.or(keys.is_empty().then_some(90 * DAY))
     }
 
     fn keys(&mut self, field: Field<List<SecretRef>>) -> Result<Vec<KeyEntry>, Told> {

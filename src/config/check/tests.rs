@@ -476,6 +476,24 @@ fn wrong_values_of_a_host_are_told() {
 }
 
 #[test]
+fn keys_are_made_by_age_unless_the_operator_has_their_own_or_says_no() {
+    let days = |days| Some(days * DAY);
+    let cases = [
+        ("none of the operator's", "", days(90)),
+        ("off", "key_rotation = \"off\"", None),
+        ("another age", "key_rotation = \"30d\"", days(30)),
+        ("the operator's", "keys = [{ env = \"KEY\" }]", None),
+        ("under the operator's", "keys = [{ env = \"KEY\" }]\nkey_rotation = \"30d\"", days(30)),
+    ];
+    for (name, lines, wanted) in cases {
+        let settings = settings("[session]", lines);
+        assert_eq!(settings.key_rotation, wanted, "{name}");
+        let delay = settings.rotation().delay;
+        assert_eq!(delay.is_zero(), settings.keys.is_empty(), "{name}");
+    }
+}
+
+#[test]
 fn wrong_values_of_sessions_claims_and_headers_are_told() {
     assert_told(&[
         (

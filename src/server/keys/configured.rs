@@ -3,20 +3,50 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{KeysError, Refused, Watch};
-use crate::config::KeyEntry;
+use tokio::runtime::Handle;
+
+use super::{KeySettings, KeysError, Refused, Watch};
+use crate::clock::Clock;
+use crate::config::{KeyEntry, RotationRequest};
+use crate::gateway::shared_keys::{SharedKeys, SharedKeysError};
 use crate::secret;
-use crate::session::key_ring::{check_ring, parse_keys};
+use crate::session::key_ring::{KeyError, check_ring, parse_keys};
+use crate::session::made_keys::Rotation;
 use crate::session::{Key, KeyRing};
+use crate::store::SessionStore;
+use crate::telemetry::Events;
 
 /// The elements of `session.keys`.
-pub(super) struct Configured(Vec<KeyEntry>);
+pub(super) struct Configured {
+    entries: Vec<KeyEntry>,
+    rotation: Rotation,
+    request: RotationRequest,
+    /// Where gateways make the sealing keys together: then the configured ones are the roots.
+    shared: Option<Arc<SharedKeys>>,
+}
 
 impl Configured {
     /// The ring of keys that were read already.
-    pub(super) fn load(entries: Vec<KeyEntry>) -> Result<(Arc<KeyRing>, Self), KeysError> {
-        let keys: Vec<_> = entries.iter().flat_map(|entry| &entry.keys).cloned().collect();
-        Ok((Arc::new(KeyRing::new(&keys)?), Self(entries)))
+    pub(super) fn load(settings: KeySettings) -> Result<(Arc<KeyRing>, Self), KeysError> {
+        let KeySettings { configured: entries, rotation, data_dir, store: _ } = settings;
+        let ring = Arc::new(KeyRing::new(&all(&entries))?);
+        let request = RotationRequest::of(&data_dir);
+        Ok((ring, Self { entries, rotation, request, shared: None }))
+    }
+
+    /// Lets the ring have keys that gateways make together, where they do.
+    pub(super) fn share(
+        &mut self,
+        store: Arc<dyn SessionStore>,
+        ring: &Arc<KeyRing>,
+        around: (Clock, Events, Handle),
+    ) -> Result<Option<Arc<SharedKeys>>, KeyError> {
+        if self.rotation.every.is_some() {
+            let ring = Arc::clone(ring);
+            let shared = SharedKeys::new(store, ring, &all(&self.entries), self.rotation, around)?;
+            self.shared = Some(Arc::new(shared));
+        }
+        Ok(self.shared.clone())
     }
 
     /// Takes the keys in the files if they changed, all of them or none.
@@ -27,15 +57,31 @@ impl Configured {
             return watch.told.clone().map_or(Ok(()), Err);
         }
         let keys = found?;
-        if keys.iter().map(|key| key.id).eq(ring.ids()) {
-            return Ok(());
+        let taken = match &self.shared {
+            None => watch.exchange(ring, &keys),
+            Some(shared) => shared.replace_roots(&keys),
+        };
+        taken.map_err(|error| Refused::new(&"session.keys", &error))
+    }
+
+    /// Takes what other gateways made, and makes what is due or asked for.
+    pub(super) async fn keep_up(&self) -> Result<(), SharedKeysError> {
+        let Some(shared) = &self.shared else { return Ok(()) };
+        shared.keep_up().await?;
+        // A wish that can't be taken back would make keys for ever.
+        if self.request.is_there() && self.request.remove().is_ok() {
+            let rotated = shared.rotate().await;
+            if rotated.is_err() {
+                self.request.make().ok();
+            }
+            return rotated;
         }
-        ring.replace(&keys).map_err(|error| Refused::new(&"session.keys", &error))
+        Ok(())
     }
 
     fn read(&self) -> Result<Vec<Key>, Refused> {
         let mut keys = Vec::new();
-        for entry in &self.0 {
+        for entry in &self.entries {
             match &entry.file {
                 Some(file) => keys.extend(read_keys(file)?),
                 None => keys.extend(entry.keys.iter().cloned()),
@@ -44,6 +90,10 @@ impl Configured {
         check_ring(&keys).map_err(|error| Refused::new(&"session.keys", &error))?;
         Ok(keys)
     }
+}
+
+fn all(entries: &[KeyEntry]) -> Vec<Key> {
+    entries.iter().flat_map(|entry| &entry.keys).cloned().collect()
 }
 
 fn read_keys(file: &Path) -> Result<Vec<Key>, Refused> {
@@ -59,7 +109,6 @@ mod tests {
     use super::super::Keeper;
     use super::super::tests::{fresh, is_stale, load, look, settings};
     use super::*;
-    use crate::clock::Clock;
     use crate::config::StoreKind;
     use crate::telemetry::logging::{Format, Level, captured};
 

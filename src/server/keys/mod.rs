@@ -9,14 +9,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use self::configured::Configured;
 use self::own::Own;
 use crate::clock::Clock;
 use crate::config::{KeyEntry, KeyFileError, Settings, StoreKind};
+use crate::gateway::shared_keys::{SharedKeys, SharedKeysError};
 use crate::random::RandomError;
 use crate::session::key_ring::KeyError;
 use crate::session::made_keys::Rotation;
-use crate::session::{KeyId, KeyRing};
+use crate::session::{Key, KeyId, KeyRing};
+use crate::store::SessionStore;
 use crate::telemetry::Events;
 
 /// How often keys are looked at.
@@ -70,7 +74,7 @@ pub(super) fn load(
         let (ring, own) = Own::load(&settings, clock.clone())?;
         (ring, Source::Own(own))
     } else {
-        let (ring, configured) = Configured::load(settings.configured)?;
+        let (ring, configured) = Configured::load(settings)?;
         (ring, Source::Configured(configured))
     };
     events.session_keys_loaded(&ring.ids());
@@ -103,20 +107,46 @@ impl Keeper {
                 // The runtime ends, or a panic was told.
                 Err(_) => return,
             }
+            self.keep_up().await;
+        }
+    }
+
+    /// Lets several gateways make keys together, in their store, where that is configured.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub(super) fn share(
+        &mut self,
+        store: Arc<dyn SessionStore>,
+        clock: &Clock,
+        runtime: &Handle,
+    ) -> Result<Option<Arc<SharedKeys>>, KeyError> {
+        match &mut self.source {
+            Source::Configured(configured) => {
+                let around = (clock.clone(), self.watch.events.clone(), runtime.clone());
+                configured.share(store, &self.ring, around)
+            }
+            Source::Own(_) => Ok(None),
         }
     }
 
     fn look(&mut self) {
-        let before = self.ring.ids();
         let looked = match &mut self.source {
             Source::Configured(configured) => configured.look(&self.ring, &mut self.watch),
             Source::Own(own) => own.look(&self.ring, &mut self.watch),
         };
-        let now = self.ring.ids();
-        if now != before {
-            self.watch.events.session_keys_loaded(&now);
-        }
         self.watch.tell(looked);
+    }
+
+    /// Keeps up with the other gateways; that the store is down is told elsewhere.
+    async fn keep_up(&mut self) {
+        let Source::Configured(configured) = &self.source else { return };
+        match configured.keep_up().await {
+            Ok(()) | Err(SharedKeysError::Store(_) | SharedKeysError::Busy) => {}
+            Err(
+                error @ (SharedKeysError::Ring(_) | SharedKeysError::Seal(_) | SharedKeysError::Random(_)),
+            ) => self.watch.tell(Err(Refused::new(&"the store", &error))),
+        }
     }
 }
 
@@ -148,6 +178,16 @@ impl Watch {
         same
     }
 
+    /// Gives a ring these keys, where it has others.
+    fn exchange(&self, ring: &KeyRing, keys: &[Key]) -> Result<(), KeyError> {
+        if keys.iter().map(|key| key.id).eq(ring.ids()) {
+            return Ok(());
+        }
+        ring.replace(keys)?;
+        self.events.session_keys_loaded(&ring.ids());
+        Ok(())
+    }
+
     /// Tells once of what can't be used.
     fn tell(&mut self, looked: Result<(), Refused>) {
         match looked {
@@ -172,7 +212,6 @@ mod tests {
 
     use super::*;
     use crate::random::random_bytes;
-    use crate::session::Key;
     use crate::telemetry::logging::{Format, Level, captured};
 
     pub(super) fn settings(configured: Vec<KeyEntry>, store: StoreKind, data_dir: &Path) -> KeySettings {

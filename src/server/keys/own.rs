@@ -51,9 +51,7 @@ impl Own {
         }
         let made = self.maintain();
         let keys = self.keys.ring(self.rotation.delay, self.clock.now());
-        if !keys.iter().map(|key| key.id).eq(ring.ids()) {
-            ring.replace(&keys).map_err(|error| Refused::new(&self.place(), &error))?;
-        }
+        watch.exchange(ring, &keys).map_err(|error| Refused::new(&self.place(), &error))?;
         made.map_err(|error| Refused::new(&self.place(), &error))
     }
 
