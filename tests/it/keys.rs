@@ -161,6 +161,7 @@ fn a_key_that_has_grown_old_is_followed_by_a_new_one_and_nobody_is_signed_out() 
     std::fs::write(&file, format!("{key} {}\n", made.replacen("202", "201", 1))).unwrap();
     gateway.restart();
     gateway.wait_for_log(&["session_key_made", "was old"]);
+    wait_for("the new key to be used", || (gateway.metric("portcullis_session_keys") > 1.5).then_some(()));
     let page = browser.get(PAGE);
     assert_eq!((page.status, set_cookie(&page).is_some()), (200, true));
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
