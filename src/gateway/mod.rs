@@ -25,9 +25,9 @@ use crate::clock::{Clock, UnixTime};
 use crate::idp::Provider;
 use crate::policy::{self, Access, Subject, Via, Why};
 use crate::route::{HostPattern, HostTable, Route, RouteTable, Site};
-use crate::session::refresh::Due;
+use crate::session::refresh::{Due, Schedule, is_access_token_over};
 use crate::session::seal::{SealError, cookie_key, open_cookie, seal_cookie};
-use crate::session::{KeyRing, Purpose, SessionId};
+use crate::session::{KeyRing, Purpose, Session, SessionId};
 use crate::store::SessionStore;
 use crate::telemetry::Events;
 use crate::web::cookie::{self, Found as CookieFound};
@@ -350,9 +350,7 @@ impl Gateway {
         let Some(provider) = providers.find(|provider| provider.settings().id == session.provider) else {
             return Ok(Ok(session));
         };
-        // Where a token was sent a moment ago, maybe by another gateway, its answer is waited for.
-        let within = provider.settings().refresh_reuse_grace.max(lease_of(provider));
-        let due = schedule.due(within, now);
+        let due = schedule.due(sent_within(provider), now);
         if due == Due::No {
             return Ok(Ok(session));
         }
@@ -412,11 +410,44 @@ impl Gateway {
         // It may have ended between the two looks.
         let session =
             self.shared.sessions.read(session.key).await?.ok_or(Refusal::SignInRequired(Why::NoSession))?;
+        let now = self.shared.clock.now();
+        if is_access_token_over(&session, now) {
+            return self.without_access_token(plan, &session, now);
+        }
         match HeaderValue::from_str(session.access_token.expose()) {
             Ok(token) => Ok(plan.with_access_token(token)),
             Err(_) => Ok(plan),
         }
     }
+
+    /// RF-3: a route that promises an access token has nobody served with one that is over. While another
+    /// one may come the request is to be repeated; where none can, a sign-in brings one. The session lives on
+    /// for other routes.
+    fn without_access_token(
+        &self,
+        plan: ForwardPlan,
+        session: &Session,
+        now: UnixTime,
+    ) -> Result<ForwardPlan, Refusal> {
+        if plan.route().rule.access == Access::Optional {
+            return Ok(plan);
+        }
+        let provider = self.provider(Some(&session.provider.0)).ok().flatten();
+        let may_come = |provider: &Provider| {
+            let within = sent_within(provider);
+            Schedule::of(session).is_some_and(|schedule| schedule.due(within, now) != Due::No)
+        };
+        if provider.is_some_and(may_come) {
+            return Err(Refusal::ProviderUnavailable);
+        }
+        Err(Refusal::SignInRequired(Why::PastRoute))
+    }
+}
+
+/// How long ago a refresh token may have been sent that is waited for or sent again: where that was a moment
+/// ago, maybe by another gateway, its answer may still come.
+fn sent_within(provider: &Provider) -> Duration {
+    provider.settings().refresh_reuse_grace.max(lease_of(provider))
 }
 
 /// A redirect; [`Refusal::Internal`] where the location can't stand in a header.

@@ -202,7 +202,9 @@ impl Refresh {
         self.ask_anew(lease, &fresh.access_token, &session.claims).await
     }
 
-    /// Claims that the ID token has not come from userinfo, and only what it says now counts.
+    /// Claims that the ID token has not come from userinfo, and only what it says now counts. An answer that
+    /// is none says nothing: who could spoil it would keep groups that were taken away. Through an outage the
+    /// claims stay.
     async fn ask_anew(
         &self,
         lease: &Lease,
@@ -213,9 +215,15 @@ impl Refresh {
             Ok(userinfo) => userinfo.unwrap_or_default(),
             Err(error) => {
                 self.tell("userinfo", &error.to_string());
-                // UI-1. All else is an outage, through which the claims stay.
-                let is_somebody_else = matches!(error, SignInError::Userinfo(UserinfoError::SubjectMismatch));
-                return if is_somebody_else { self.end().await } else { Ok(Outcome::Done) };
+                match error {
+                    // UI-1.
+                    SignInError::Userinfo(UserinfoError::SubjectMismatch) => return self.end().await,
+                    SignInError::Userinfo(error) if !is_outage(&error) => Claims::default(),
+                    SignInError::Userinfo(_)
+                    | SignInError::Unavailable(_)
+                    | SignInError::Exchange(_)
+                    | SignInError::IdToken(_) => return Ok(Outcome::Done),
+                }
             }
         };
         let ask = |session: &mut Session| absorb(session, userinfo.clone());
@@ -269,6 +277,11 @@ impl Refresh {
 /// long after a refresh token was sent somebody may be waiting for the answer.
 pub(super) fn lease_of(provider: &Provider) -> Duration {
     provider.settings().timeout + MARGIN
+}
+
+/// Whether userinfo could not be told now, rather than was refused or is no userinfo.
+const fn is_outage(error: &UserinfoError) -> bool {
+    matches!(error, UserinfoError::Status { status: 429 | 500.. })
 }
 
 /// The session with fresh tokens.

@@ -129,12 +129,11 @@ impl SharedKeys {
     /// # Errors
     /// [`KeyError`] where they make no ring; all is then as before.
     pub fn replace_roots(&self, keys: &[Key]) -> Result<(), KeyError> {
-        let before = self.state().roots.clone();
-        let made =
-            |key: &Key| before.iter().find(|root| root.key.id == key.id).and_then(|root| root.made.clone());
+        let mut state = self.state();
+        let made = |key: &Key| state.roots.iter().find(|root| root.key.id == key.id)?.made.clone();
         let roots: Vec<_> = keys.iter().map(|key| Root::new(key, made(key))).collect::<Result<_, _>>()?;
         self.take(&roots)?;
-        self.state().roots = roots;
+        state.roots = roots;
         Ok(())
     }
 
@@ -193,8 +192,8 @@ impl SharedKeys {
             }
             self.note(root.key.id, found.keys.as_ref())?;
         }
-        let roots = self.state().roots.clone();
-        self.take(&roots)?;
+        // Under the lock: of two looks at the same time the later one must not be undone by the other.
+        self.take(&self.state().roots)?;
         renewed
     }
 

@@ -457,7 +457,10 @@ impl Inner {
         };
         let request = userinfo::request(endpoint, access_token);
         let answer = self.call_for_somebody("userinfo", request).await;
-        let answer = answer.map_err(|error| unavailable("userinfo", &error))?;
+        let answer = match answer {
+            Err(TransportError::TooLarge(_)) => Err(UserinfoError::Malformed("it is too large"))?,
+            answer => answer.map_err(|error| unavailable("userinfo", &error))?,
+        };
         let subject = claims.string("sub").ok().flatten().unwrap_or_default();
         let told = match userinfo::response(&answer, self.settings.userinfo_signed_response_alg.is_some())? {
             Answer::Plain(claims) => claims,

@@ -39,7 +39,8 @@ pub enum Why {
     NoSession,
     /// The session's idle or absolute lifetime is over.
     Expired,
-    /// The session is past the limits of the route; it lives on for others.
+    /// The session is past the limits of the route, or has no access token any more that the route promises;
+    /// it lives on for others.
     PastRoute,
 }
 

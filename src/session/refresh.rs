@@ -37,8 +37,7 @@ impl Schedule {
     #[must_use]
     pub fn of(session: &Session) -> Option<Self> {
         session.refresh_token.as_ref()?;
-        let begins = session.refreshed_at.unwrap_or(session.created_at);
-        let ends = session.access_expires_at?.max(begins + LEAST_LIFE);
+        let (begins, ends) = access_token_life(session)?;
         let soon = ends - AHEAD.min(ends.since(begins) / 10);
         Some(Self { soon, now: ends, sent_at: session.refresh_sent_at })
     }
@@ -66,6 +65,17 @@ impl Schedule {
             Due::Now
         }
     }
+}
+
+/// Whether the access token of a session is over; one whose end the provider does not say never is.
+#[must_use]
+pub fn is_access_token_over(session: &Session, now: UnixTime) -> bool {
+    access_token_life(session).is_some_and(|(_, ends)| ends <= now)
+}
+
+fn access_token_life(session: &Session) -> Option<(UnixTime, UnixTime)> {
+    let begins = session.refreshed_at.unwrap_or(session.created_at);
+    Some((begins, session.access_expires_at?.max(begins + LEAST_LIFE)))
 }
 
 #[cfg(test)]

@@ -41,6 +41,8 @@ struct Script {
     rotates: bool,
     expires_in: Value,
     groups: Vec<&'static str>,
+    /// Instead of userinfo.
+    userinfo: Option<(&'static str, String)>,
 }
 
 impl Default for Script {
@@ -53,6 +55,7 @@ impl Default for Script {
             rotates: true,
             expires_in: json!(LIFE),
             groups,
+            userinfo: None,
         }
     }
 }
@@ -87,7 +90,8 @@ impl Op {
             "/token" => self.refresh(body),
             "/userinfo" => {
                 self.userinfos.push(field(head, "authorization").unwrap_or_default().to_owned());
-                ok(&json!({ "sub": "alice", "groups": self.script.groups }))
+                let told = ok(&json!({ "sub": "alice", "groups": self.script.groups }));
+                self.script.userinfo.clone().unwrap_or(told)
             }
             "/revoke" => {
                 self.revoked.push(body.to_owned());
@@ -240,6 +244,11 @@ impl Scene {
         (status(&answer), token.unwrap_or_default().to_owned())
     }
 
+    /// Status of a page of an application that gets no access token.
+    fn tokenless(&self, cookie: &str) -> u16 {
+        status(&self.get(cookie, "/admin"))
+    }
+
     fn op(&self) -> std::sync::MutexGuard<'_, Op> {
         self.op.lock().unwrap()
     }
@@ -368,6 +377,29 @@ fn rf_167_groups_that_are_taken_away_count_from_the_refresh_on() {
 }
 
 #[test]
+fn rf_167_userinfo_that_says_nothing_leaves_no_groups_behind_and_an_outage_does() {
+    let large = json!({ "sub": "alice", "groups": ["admins"], "x": "x".repeat(4 << 20) }).to_string();
+    let rows = [
+        ("down", "500 Internal Server Error", "{}".to_owned(), 200),
+        ("busy", "429 Too Many Requests", "{}".to_owned(), 200),
+        ("too large", "200 OK", large, 403),
+        ("no object", "200 OK", "[]".to_owned(), 403),
+        ("no groups", "200 OK", json!({ "sub": "alice" }).to_string(), 403),
+        ("refused", "401 Unauthorized", "{}".to_owned(), 403),
+        ("gone", "404 Not Found", "{}".to_owned(), 403),
+        ("of somebody else", "200 OK", json!({ "sub": "bob", "groups": ["admins"] }).to_string(), 302),
+    ];
+    for (name, status, answer, wanted) in rows {
+        let scene = Scene::new();
+        let cookie = scene.sign_in();
+        scene.script(|script| script.userinfo = Some((status, answer)));
+        scene.advance(LIFE);
+        assert_eq!(scene.tokenless(&cookie), wanted, "{name}");
+        assert_eq!(scene.refreshes(), 1, "{name}");
+    }
+}
+
+#[test]
 fn rf_163_a_token_that_the_provider_ended_ends_the_session() {
     let scene = Scene::new();
     let cookie = scene.sign_in();
@@ -397,11 +429,14 @@ fn rf_163_an_outage_or_another_refusal_keeps_the_session_and_holds_off() {
         scene.script(|script| script.answer = Some((status, answer)));
         scene.advance(LIFE);
         for _ in 0..3 {
-            assert_eq!(scene.page(&cookie), (200, "access 0".to_owned()), "{name}");
+            assert_eq!(scene.tokenless(&cookie), 200, "{name}: the session lives");
+            let page = scene.get(&cookie, "/");
+            let told = (super::support::status(&page), field(&page, "retry-after"));
+            assert_eq!(told, (503, Some("5")), "{name}: no token is promised that is over");
         }
         assert_eq!(scene.refreshes(), 1, "{name}: the next try waits");
         scene.advance(5);
-        assert_eq!(scene.page(&cookie).0, 200);
+        assert_eq!(scene.page(&cookie).0, 503);
         assert_eq!(scene.refreshes(), 2, "{name}: after five seconds");
         scene.script(|script| script.answer = None);
         scene.advance(9);
@@ -418,12 +453,14 @@ fn rf_163_an_answer_that_is_lost_is_never_asked_for_again_and_the_session_lives(
     let cookie = scene.sign_in();
     scene.script(|script| script.silent = true);
     scene.advance(LIFE);
-    assert_eq!(scene.page(&cookie).0, 200);
+    assert_eq!(scene.page(&cookie).0, 503);
     scene.script(|script| script.silent = false);
     for _ in 0..5 {
         scene.advance(LIFE);
-        assert_eq!(scene.page(&cookie).0, 200);
+        assert_eq!(scene.tokenless(&cookie), 200, "without a token it goes on");
+        assert_eq!(scene.page(&cookie).0, 302, "a sign-in brings one");
     }
+    assert_eq!(scene.tokenless(&cookie), 200, "the session was not ended by that");
     assert_eq!((scene.refreshes(), scene.op().is_reused), (1, false));
 }
 
@@ -433,7 +470,7 @@ fn a_lost_answer_is_asked_for_again_within_the_grace_of_the_provider() {
     let cookie = scene.sign_in();
     scene.script(|script| (script.silent, script.rotates) = (true, false));
     scene.advance(LIFE);
-    assert_eq!(scene.page(&cookie).0, 200);
+    assert_eq!(scene.page(&cookie).0, 503);
     scene.script(|script| (script.silent, script.rotates) = (false, true));
     scene.advance(5);
     assert_eq!(scene.page(&cookie), (200, "access 2".to_owned()));
@@ -444,7 +481,7 @@ fn a_gateway_that_was_killed_in_the_middle_leaves_a_session_that_lives() {
     let scene = Scene::new();
     let cookie = scene.sign_in_as(|session| session.refresh_sent_at = Some(NOW));
     scene.advance(LIFE);
-    assert_eq!(scene.page(&cookie), (200, "access 0".to_owned()));
+    assert_eq!((scene.tokenless(&cookie), scene.page(&cookie).0), (200, 302));
     assert_eq!(scene.refreshes(), 0, "what may be spent is not sent");
 }
 
@@ -541,7 +578,8 @@ fn a_sign_out_in_the_middle_of_a_refresh_stays_a_sign_out() {
 fn a_session_without_a_refresh_token_lives_by_its_own_lifetime() {
     let scene = Scene::new();
     let cookie = scene.sign_in_as(|session| session.refresh_token = None);
-    scene.advance(10 * LIFE);
     assert_eq!(scene.page(&cookie), (200, "access 0".to_owned()));
+    scene.advance(10 * LIFE);
+    assert_eq!((scene.tokenless(&cookie), scene.page(&cookie).0), (200, 302));
     assert_eq!(scene.refreshes(), 0);
 }
