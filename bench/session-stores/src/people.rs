@@ -20,7 +20,7 @@ pub struct Sealer(KeyRing);
 
 impl Sealer {
     pub fn new() -> Outcome<Self> {
-        Ok(Self(KeyRing::new(vec![Key::from_bytes(random_bytes()?)])?))
+        Ok(Self(KeyRing::new(&[Key::from_bytes(random_bytes()?)])?))
     }
 
     /// The record of a new session of `subject`.

@@ -173,6 +173,34 @@ async fn a_flipped_bit_is_refused_or_harmless() {
     assert!(0 < refused, "no flip hit a page in use");
 }
 
+/// A large file is not read as a whole when it opens, and the database trusts it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flipped_bit_that_no_check_finds_gives_nobody_anothers_session_and_ends_no_thread() {
+    let (directory, file) = closed_store().await;
+    let whole = fs::read(&file).unwrap();
+    for at in (300..whole.len()).step_by(3 * 4096) {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 0x10;
+        fs::write(&file, flipped).unwrap();
+        let Ok(database) = file::open(&file, false) else { continue };
+        let path = file.clone();
+        let slot = Slot::new(database, Box::new(move || file::open(&path, false)), Duration::ZERO);
+        let store = DiskStore::start(slot, Clock::manual(START), Handle::current(), QUICK).unwrap();
+        for n in 0..20 {
+            // What is in the record is sealed for its key: whatever else is there does not open.
+            if let Ok(Some(stored)) = store.get(key(n)).await {
+                assert_eq!(stored.record.key, key(n), "at {at}");
+            }
+        }
+        for n in 20..23 {
+            let put = store.put(record(n), HOUR).await.map_err(|error| error.to_string());
+            let ended = put.is_err_and(|error| error.contains("the writer has stopped"));
+            assert!(!ended, "at {at}: a mistake in the file has ended the writer");
+        }
+    }
+    drop(directory);
+}
+
 fn rewrite(file: &Path, change: impl FnOnce(&redb::WriteTransaction)) {
     let database = Database::create(file).unwrap();
     let transaction = database.begin_write().unwrap();
