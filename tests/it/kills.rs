@@ -1,10 +1,12 @@
 //! `kill -9` in the middle of sign-ins: a cookie that was given out is worth what it promised.
 
+use std::cell::RefCell;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::support::browser::Browser;
 use crate::support::gateway::{Builder, Gateway};
+use crate::support::redis_server::RedisServer;
 use crate::support::scripted_provider::{Call, ScriptedProvider};
 use crate::support::upstream::{Echo, Upstream};
 use crate::support::wait_for;
@@ -87,4 +89,25 @@ fn every_cookie_is_kept(
 #[test]
 fn every_browser_that_got_its_cookie_before_a_kill_is_signed_in_after_it() {
     every_cookie_is_kept(|builder| builder, Gateway::kill9, Gateway::restart);
+}
+
+#[test]
+fn every_browser_that_got_its_cookie_before_a_kill_is_signed_in_after_it_with_redis() {
+    let server = RedisServer::start();
+    every_cookie_is_kept(|builder| builder.redis(&server), Gateway::kill9, Gateway::restart);
+}
+
+#[test]
+fn every_browser_that_got_its_cookie_before_redis_was_killed_is_signed_in_after_it() {
+    let server = RefCell::new(RedisServer::durable());
+    every_cookie_is_kept(
+        |builder| builder.redis(&server.borrow()),
+        |_| server.borrow_mut().kill9(),
+        |gateway| {
+            server.borrow_mut().restart();
+            wait_for("the gateway to find Redis again", || {
+                (gateway.admin("/readyz").status == 200).then_some(())
+            });
+        },
+    );
 }

@@ -69,13 +69,13 @@ fn millis(duration: Duration) -> f64 {
 pub async fn everything(kind: Kind, folder: &Path, sessions: usize) -> Outcome<Value> {
     let (clock, sealer, mut figures) =
         (Clock::manual(Clock::system().now()), Arc::new(Sealer::new()?), Figures::default());
-    let before = resident_bytes()?;
+    let before = memory_bytes(kind)?;
     let store = kind.open(folder, clock.clone()).await?;
     let began = Instant::now();
     let keys = Arc::new(fill(&store, &sealer, sessions).await?);
     figures.note("filled in s", began.elapsed().as_secs());
     let each = |bytes: u64| bytes / sessions as u64;
-    figures.note("memory per session", each(resident_bytes()?.saturating_sub(before)));
+    figures.note("memory per session", each(memory_bytes(kind)?.saturating_sub(before)));
     figures.note("disk per session", each(disk_bytes(folder)?));
     figures.note("memory MiB", resident_bytes()? >> 20);
     figures.note_latencies("hit", lookups(&store, &keys).await?);
@@ -246,32 +246,37 @@ async fn sweep(
     keys: &Arc<Vec<StoreKey>>,
     figures: &mut Figures,
 ) -> Outcome<()> {
-    let (life, moves) = kind.short_life();
-    put_short_lived(store, sealer, life).await?;
-    if moves {
-        clock.advance(life);
+    let ending = Instant::now() + kind.short_life();
+    put_short_lived(store, sealer, ending).await?;
+    let left = ending.saturating_duration_since(Instant::now());
+    if kind == Kind::Redis {
+        tokio::time::sleep(left).await;
     } else {
-        tokio::time::sleep(life).await;
+        clock.advance(kind.short_life());
     }
     let began = Instant::now();
     let others = Others::begin(store, sealer, keys, kind.pause_between_sign_ins());
     tokio::time::sleep(Duration::from_secs(10)).await;
     others.only_look();
     let idle_since = writing_ended().await?;
-    figures.note("swept in s", idle_since.duration_since(began).as_secs());
+    if kind == Kind::Disk {
+        figures.note("swept in s", idle_since.duration_since(began).as_secs());
+    }
     let (read, written) = others.end().await?;
     figures.note("longest lookup during sweep ms", millis(read));
     figures.note("longest sign-in during sweep ms", millis(written));
     Ok(())
 }
 
-async fn put_short_lived(store: &Store, sealer: &Arc<Sealer>, life: Duration) -> Outcome<()> {
+/// Puts records that end together.
+async fn put_short_lived(store: &Store, sealer: &Arc<Sealer>, ending: Instant) -> Outcome<()> {
     let mut putting = JoinSet::new();
     for filler in 0..FILLERS {
         let (store, sealer) = (Arc::clone(store), Arc::clone(sealer));
         putting.spawn(async move {
             for n in (filler..ENDING).step_by(FILLERS) {
-                store.put(sealer.record(&format!("short-{n}"))?, life).await?;
+                let left = ending.saturating_duration_since(Instant::now());
+                store.put(sealer.record(&format!("short-{n}"))?, left).await?;
             }
             Outcome::Ok(())
         });
@@ -351,6 +356,14 @@ impl Others {
     }
 }
 
+/// Of the server where there is one, else of this process.
+fn memory_bytes(kind: Kind) -> Outcome<u64> {
+    Ok(match kind.server_bytes()? {
+        Some(bytes) => bytes,
+        None => resident_bytes()?,
+    })
+}
+
 /// Resident memory of this process (proc_pid_status(5)).
 fn resident_bytes() -> Outcome<u64> {
     Ok(number_after(&fs::read_to_string("/proc/self/status")?, "VmRSS:")? * 1024)
@@ -372,7 +385,8 @@ fn disk_bytes(folder: &Path) -> Outcome<u64> {
 
     let mut bytes = 0;
     for entry in fs::read_dir(folder)? {
-        bytes += entry?.metadata()?.blocks() * 512;
+        let (path, metadata) = entry.map(|entry| (entry.path(), entry.metadata()))?;
+        bytes += if path.is_dir() { disk_bytes(&path)? } else { metadata?.blocks() * 512 };
     }
     Ok(bytes)
 }
