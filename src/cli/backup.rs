@@ -70,8 +70,8 @@ pub(super) fn make(settings: &Settings, output: Option<&Path>) -> Result<String,
     if let Some(output) = output {
         check(output)?;
     }
-    let (sessions, by) = match copy(data_dir)? {
-        Some(sessions) => (sessions, "no gateway runs"),
+    let ((sessions, bytes), by) = match copy(data_dir)? {
+        Some(made) => (made, "no gateway runs"),
         None => (ask(settings)?, "by the gateway that runs"),
     };
     let made = DiskStore::backup_file(data_dir);
@@ -79,7 +79,6 @@ pub(super) fn make(settings: &Settings, output: Option<&Path>) -> Result<String,
     if let Some(output) = output {
         move_to(&made, output).map_err(about(output))?;
     }
-    let bytes = fs::metadata(file).map_err(about(file))?.len();
     Ok(format!("{}: {sessions} sessions, {bytes} bytes ({by})\n", file.display()))
 }
 
@@ -96,19 +95,21 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Copies the store that no gateway has open; `None` where one has.
-fn copy(data_dir: &Path) -> Result<Option<u64>, BackupFailure> {
+/// Copies the store that no gateway has open, and says how many sessions and bytes that are; `None` where
+/// one has.
+fn copy(data_dir: &Path) -> Result<Option<(u64, u64)>, BackupFailure> {
     let runtime = Runtime::new().map_err(BackupFailure::Threads)?;
     let store = match DiskStore::open(data_dir, Clock::system(), runtime.handle().clone()) {
         Ok(store) => store,
         Err(OpenError::InUse { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    Ok(Some(runtime.block_on(store.back_up(data_dir))?.sessions))
+    let made = runtime.block_on(store.back_up(data_dir))?;
+    Ok(Some((made.sessions, made.bytes)))
 }
 
-/// Has the gateway copy it; says how many sessions there are.
-fn ask(settings: &Settings) -> Result<u64, BackupFailure> {
+/// Has the gateway copy it; says how many sessions and bytes that are.
+fn ask(settings: &Settings) -> Result<(u64, u64), BackupFailure> {
     let address = reachable(settings.admin.ok_or(BackupFailure::AdminOff)?);
     let authorization = Token::authorization(&settings.data_dir)
         .map_err(|source| BackupFailure::Token { path: Token::file(&settings.data_dir), source })?;
@@ -116,8 +117,9 @@ fn ask(settings: &Settings) -> Result<u64, BackupFailure> {
         post(address, authorization.expose()).map_err(|source| BackupFailure::Ask { address, source })?;
     let (status, body) = read_answer(&answer)
         .ok_or(BackupFailure::Ask { address, source: ErrorKind::UnexpectedEof.into() })?;
-    match body.get("sessions").and_then(Value::as_u64) {
-        Some(sessions) if status == 200 => Ok(sessions),
+    let number = |name| body.get(name).and_then(Value::as_u64);
+    match (number("sessions"), number("bytes")) {
+        (Some(sessions), Some(bytes)) if status == 200 => Ok((sessions, bytes)),
         _ => Err(BackupFailure::Answer { address, status, detail: detail_of(&body) }),
     }
 }

@@ -30,6 +30,9 @@ use crate::store::StoreError;
 /// The folder of the copy, in `data_dir`.
 const FOLDER: &str = "backup";
 
+/// In what stat(2) counts: a database's file has holes, so that its length is not what it takes.
+const BLOCK: u64 = 512;
+
 /// What a copy may cost others.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Effort {
@@ -50,7 +53,7 @@ pub struct Backup {
     pub file: PathBuf,
     /// The sessions in it, those among them that have ended and are not swept yet.
     pub sessions: u64,
-    /// Its size.
+    /// What it takes of the disk.
     pub bytes: u64,
 }
 
@@ -161,7 +164,7 @@ fn give_to_owner_of(data_dir: &Path, path: &Path) -> io::Result<()> {
 
 /// Gives the draft its name, for good; says how large it is.
 fn publish(draft: &Path, place: &Path) -> io::Result<u64> {
-    let bytes = fs::metadata(draft)?.len();
+    let bytes = fs::metadata(draft)?.blocks() * BLOCK;
     fs::rename(draft, place)?;
     if let Some(folder) = place.parent() {
         File::open(folder)?.sync_all()?;
@@ -248,8 +251,8 @@ impl Copy<'_> {
         copied: &mut u64,
     ) -> Result<bool, BackupError> {
         let wrong = wrong(self.draft);
-        let mut transaction = self.target.begin_write().map_err(|error| wrong(error.into()))?;
-        transaction.set_quick_repair(true);
+        // Without the allocator's state in each commit: a draft that a crash leaves is thrown away.
+        let transaction = self.target.begin_write().map_err(|error| wrong(error.into()))?;
         let mut more = false;
         {
             let mut into = transaction.open_table(definition).map_err(|error| wrong(error.into()))?;
@@ -361,7 +364,7 @@ mod tests {
         let lease = store.lease(StoreKey([2; 32]), HOUR).await.unwrap().unwrap();
         let made = store.back_up(folder.path()).await.unwrap();
         assert_eq!(made.file, folder.path().join("backup/sessions.redb"));
-        assert_eq!((made.sessions, made.bytes), (100, fs::metadata(&made.file).unwrap().len()));
+        assert_eq!((made.sessions, made.bytes), (100, fs::metadata(&made.file).unwrap().blocks() * BLOCK));
         let copied = open(&folder.path().join("backup"));
         assert!(!copied.extend(&lease, HOUR).await.unwrap(), "whoever held it is gone");
         let of_a_lease = 2;
