@@ -103,14 +103,15 @@ impl ReadySession {
     pub(super) fn weight(&self) -> u32 {
         let identity = &self.identity;
         let groups: usize =
-            identity.groups.iter().flatten().map(|group| group.len() + size_of::<Arc<str>>() + 16).sum();
+            identity.groups.iter().flatten().map(|group| group.len() + size_of::<Arc<str>>() + 32).sum();
         let headers: usize = self
             .headers
             .iter()
             .map(|(_, value)| value.len() + size_of::<(HeaderName, HeaderValue)>() + 32)
             .sum();
-        // The structures themselves, and what the cache keeps for an entry.
-        let fixed = size_of::<Self>() + size_of::<Identity>() + 400;
+        // The structures themselves; beside them, measured with 20,000 sessions, what the cache keeps for an
+        // entry, what is one for all of the session's copies, and the short texts.
+        let fixed = size_of::<Self>() + size_of::<Identity>() + 1300;
         u32::try_from(fixed + groups + headers).unwrap_or(u32::MAX)
     }
 }
