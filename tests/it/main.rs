@@ -38,6 +38,7 @@ mod redis;
 mod refresh;
 mod session_limits;
 mod sessions;
+mod shared_store;
 mod sign_in;
 mod sign_out;
 mod step_up;
