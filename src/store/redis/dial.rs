@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use redis::aio::{MultiplexedConnection, PubSub};
-use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError};
+use redis::{AsyncConnectionConfig, ErrorKind, RedisConnectionInfo, RedisError, ServerErrorKind};
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
@@ -49,10 +49,39 @@ impl Dialer {
                 .set_pipeline_buffer_size(WAITING_COMMANDS);
             let connected = MultiplexedConnection::new_with_config(&info, stream, config).await;
             let (connection, driver) = connected.map_err(|error| Trouble::of(address, error))?;
-            let driver: Driver = Box::pin(driver);
+            let mut driver: Driver = Box::pin(driver);
+            if !self.settings.cluster {
+                self.refuse_replica(address, connection.clone(), &mut driver).await?;
+            }
             Ok((connection, driver))
         })
         .await
+    }
+
+    /// A replica answers with what it has got so far, which may be what was signed out. In a cluster it would send
+    /// the gateway to its master.
+    async fn refuse_replica(
+        &self,
+        address: &Address,
+        mut connection: MultiplexedConnection,
+        driver: &mut Driver,
+    ) -> Result<(), Trouble> {
+        let mut command = redis::cmd("INFO");
+        command.arg("replication");
+        let info = tokio::select! {
+            biased;
+            info = command.query_async::<String>(&mut connection) => info,
+            () = driver => return Err(Trouble::new(format!("Redis at {address} has lost the connection"))),
+        };
+        match info {
+            Ok(info) if info.lines().any(|line| line == "role:slave") => {
+                Err(Trouble::new(format!("Redis at {address} is a replica and takes no writes")))
+            }
+            Ok(_) => Ok(()),
+            // Who may not ask finds out with the first write.
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) => Ok(()),
+            Err(error) => Err(Trouble::of(address, error)),
+        }
     }
 
     /// A connection that hears what is published on a channel.

@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::dial::Dialer;
 use super::link::pause;
-use super::servers::Servers;
+use super::servers::{SLOTS, Servers};
 use super::settings::Address;
 use super::trouble::Trouble;
 use crate::random::random_bytes;
@@ -140,7 +140,9 @@ impl Feed {
         let mut command = redis::cmd("PUBLISH");
         command.arg(&self.channel).arg([&self.origin[..], &[ALIVE]].concat());
         let servers = Arc::clone(&self.servers);
-        tokio::spawn(async move { servers.send(0, &command).await.ok() });
+        // By way of another server each time: one that is down does not silence the feed of the others.
+        let slot = u16::from_be_bytes(random_bytes().unwrap_or_default()) % SLOTS;
+        tokio::spawn(async move { servers.send(slot, &command).await.ok() });
     }
 }
 

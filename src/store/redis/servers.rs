@@ -19,7 +19,7 @@ use super::settings::{Address, RedisSettings};
 use super::trouble::Trouble;
 
 /// Slots of a cluster, as Redis has them.
-const SLOTS: u16 = 16_384;
+pub(super) const SLOTS: u16 = 16_384;
 /// More redirections than that lead nowhere.
 const MAX_REDIRECTIONS: usize = 8;
 /// How long to wait where keys are between two servers.
