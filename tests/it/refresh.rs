@@ -7,14 +7,18 @@ use std::time::Duration;
 use crate::support::browser::Browser;
 use crate::support::certified_provider::CertifiedProvider;
 use crate::support::client::{Connection, Request};
-use crate::support::gateway::{Gateway, WIKI};
-use crate::support::upstream::Upstream;
+use crate::support::gateway::{Builder, Gateway, WIKI};
+use crate::support::redis_server::RedisServer;
+use crate::support::upstream::{Echo, Upstream};
 use crate::support::wait_for;
 
 const PAGE: &str = "https://wiki.test/page";
 
 /// How long an access token lives: the shortest life that counts.
 const LIFE: Duration = Duration::from_secs(10);
+
+/// How long a slow refresh takes.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// How many requests come at once.
 const AT_ONCE: usize = 50;
@@ -24,13 +28,21 @@ struct Stage {
     provider: CertifiedProvider,
     gateways: Vec<Gateway>,
     _upstream: Upstream,
+    _redis: Option<RedisServer>,
 }
 
 impl Stage {
     fn on_disk() -> Self {
         let (upstream, provider) = (Upstream::start(), provider());
-        let gateway = Gateway::in_front_of(&upstream).provider(provider.entry()).start();
-        Self { provider, gateways: vec![gateway], _upstream: upstream }
+        let gateways = vec![gateway(&upstream, &provider).start()];
+        Self { provider, gateways, _upstream: upstream, _redis: None }
+    }
+
+    /// Two gateways on one Redis.
+    fn on_redis() -> Self {
+        let (upstream, provider, redis) = (Upstream::start(), provider(), RedisServer::start());
+        let gateways = (0..2).map(|_| gateway(&upstream, &provider).redis(&redis).start()).collect();
+        Self { provider, gateways, _upstream: upstream, _redis: Some(redis) }
     }
 
     /// Signs somebody in at one of the gateways, and lets all of them see the session.
@@ -61,7 +73,23 @@ impl Stage {
                 let mut tab = elsewhere(browser, gateway);
                 scope.spawn(move || tab.get(PAGE).status)
             };
-            let tabs: Vec<_> = self.gateways.iter().cycle().take(count).map(get).collect();
+            let running = self.gateways.iter().filter(|gateway| gateway.is_running());
+            let tabs: Vec<_> = running.cycle().take(count).map(get).collect();
+            tabs.into_iter().map(|tab| tab.join().unwrap()).collect()
+        })
+    }
+
+    /// The access token that the application gets from each gateway, all asked at the same time.
+    fn access_tokens(&self, browser: &Browser) -> Vec<String> {
+        thread::scope(|scope| {
+            let get = |gateway| {
+                let mut tab = elsewhere(browser, gateway);
+                scope.spawn(move || {
+                    let echo = Echo::of(&tab.get("https://wiki.test/token"));
+                    echo.one("x-forwarded-access-token").expect("an access token").to_owned()
+                })
+            };
+            let tabs: Vec<_> = self.gateways.iter().map(get).collect();
             tabs.into_iter().map(|tab| tab.join().unwrap()).collect()
         })
     }
@@ -69,6 +97,11 @@ impl Stage {
 
 fn provider() -> CertifiedProvider {
     CertifiedProvider::builder().refresh_tokens(LIFE.as_secs()).start()
+}
+
+fn gateway(upstream: &Upstream, provider: &CertifiedProvider) -> Builder {
+    let builder = Gateway::in_front_of(upstream).path("/token", upstream, "forward_access_token = true");
+    builder.provider(provider.entry())
 }
 
 /// The same browser, whose requests come to this gateway.
@@ -101,11 +134,49 @@ fn rf_160_fifty_requests_with_an_old_token_are_one_refresh_at_a_provider_that_ro
 }
 
 #[test]
+fn rf_160_fifty_requests_over_two_gateways_on_one_redis_are_one_refresh_each_of_a_hundred_times() {
+    every_round_is_one_refresh(Stage::on_redis(), 100);
+}
+
+#[test]
+fn a_gateway_waits_for_the_refresh_of_another_and_has_its_tokens() {
+    let mut stage = Stage::on_redis();
+    let browser = stage.sign_in(0);
+    let old = stage.access_tokens(&browser);
+    assert_eq!(old[0], old[1]);
+    thread::sleep(LIFE);
+    stage.provider.delay_tokens(SLOW);
+    let before = stage.provider.calls("token");
+    drop(stage.wait_in_a_refresh(&browser));
+    let new = stage.access_tokens(&browser);
+    assert_eq!(new[0], new[1]);
+    assert_ne!(new[0], old[0], "nobody was served with the old token");
+    assert_eq!(stage.provider.calls("token"), before + 1, "one refresh, whose client went away");
+}
+
+#[test]
+fn a_gateway_that_dies_in_a_refresh_leaves_the_session_to_the_others() {
+    let mut stage = Stage::on_redis();
+    let browser = stage.sign_in(0);
+    thread::sleep(LIFE);
+    stage.provider.delay_tokens(SLOW);
+    let before = stage.provider.calls("token");
+    let _waiting = stage.wait_in_a_refresh(&browser);
+    stage.gateways[0].kill9();
+    stage.provider.delay_tokens(Duration::ZERO);
+    assert_eq!(stage.at_once(&browser, AT_ONCE), [200; AT_ONCE], "the session lives");
+    stage.gateways[0].restart();
+    assert_eq!(stage.at_once(&browser, AT_ONCE), [200; AT_ONCE], "at both");
+    assert_eq!(stage.provider.calls("token"), before + 1, "what was sent is not sent again");
+    assert_eq!(stage.provider.revoked_grants(), 0);
+}
+
+#[test]
 fn a_gateway_that_dies_in_a_refresh_sends_nothing_twice_and_loses_no_session() {
     let mut stage = Stage::on_disk();
     let browser = stage.sign_in(0);
     thread::sleep(LIFE);
-    stage.provider.delay_tokens(Duration::from_secs(5));
+    stage.provider.delay_tokens(SLOW);
     let before = stage.provider.calls("token");
     let _waiting = stage.wait_in_a_refresh(&browser);
     stage.gateways[0].kill9();
@@ -121,7 +192,7 @@ fn a_refresh_goes_on_when_whoever_waited_for_it_went_away() {
     let mut stage = Stage::on_disk();
     let browser = stage.sign_in(0);
     thread::sleep(LIFE);
-    stage.provider.delay_tokens(Duration::from_secs(5));
+    stage.provider.delay_tokens(SLOW);
     let before = stage.provider.calls("token");
     drop(stage.wait_in_a_refresh(&browser));
     assert_eq!(stage.at_once(&browser, AT_ONCE), [200; AT_ONCE]);

@@ -282,6 +282,11 @@ impl Gateway {
         })
     }
 
+    /// Whether it was started, and not ended.
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.process.as_ref().expect("the gateway runs").child.id()
