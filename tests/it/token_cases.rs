@@ -591,12 +591,15 @@ fn tk_131_an_answer_that_is_endless_slow_or_a_bomb_is_bounded() {
             Box::new(|answer| answer.pace = Pace::Trickle(Duration::from_secs(1))),
             "no answer within 2s",
         ),
-        ("100 MB of claims", Call::Userinfo, Box::new(|a| a.body = vec![b' '; 100 << 20]), "larger than"),
+        ("100 MB of claims", Call::Userinfo, Box::new(|a| a.body = vec![b' '; 100 << 20]), "it is too large"),
     ];
     for (name, call, change, why) in rows {
         bench.provider.alter_answer(call, change);
         let started = Instant::now();
-        bench.ends(name, 503, "provider_unavailable", why);
+        let is_no_userinfo = why == "it is too large";
+        let (status, code) =
+            if is_no_userinfo { (400, "login_failed") } else { (503, "provider_unavailable") };
+        bench.ends(name, status, code, why);
         assert!(started.elapsed() < Duration::from_secs(15), "{name}: {:?}", started.elapsed());
     }
     let grown = bench.gateway.resident_bytes().saturating_sub(before);
