@@ -20,8 +20,9 @@ use crate::store::StoreError;
 const BATCH: usize = 256;
 /// How many ended entries a change takes away: more than the one that it may add.
 const SWEPT_BY_A_CHANGE: usize = 4;
-/// How many ended entries a transaction without changes takes away: a few milliseconds' work.
-const SWEPT_AT_ONCE: usize = 128;
+/// How many ended entries a transaction without changes takes away: few, because a change that comes
+/// meanwhile waits for it.
+const SWEPT_AT_ONCE: usize = 32;
 /// Between two sweeps of what has ended, while there is more.
 const BREATH: Duration = Duration::from_millis(20);
 
