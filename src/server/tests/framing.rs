@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::support::{Application, field, public, start, status};
+use super::support::{Application, field, public, start, status, wait_until};
 
 #[test]
 fn a_request_that_could_be_read_in_two_ways_is_refused_and_reaches_no_application() {
@@ -201,11 +201,3 @@ fn a_client_of_http_1_0_gets_its_answer_and_the_end() {
 
 /// A provider that nobody needs to reach.
 const PROVIDER: &str = "[[provider]]\nid = \"main\"\nissuer = \"http://127.0.0.1:9\"\nclient_id = \"a\"\n";
-
-fn wait_until(mut done: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < Duration::from_secs(10), "it did not come to pass");
-        std::thread::yield_now();
-    }
-}

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::streaming::{echoing_websocket, open_websocket};
-use super::support::{Application, Client, Fixture, field, fields, settings, start, start_settings, status};
+use super::support::{
+    Application, Client, Fixture, field, fields, settings, start, start_settings, status, wait_until,
+};
 use crate::clock::UnixTime;
 use crate::gateway::sessions::Reading;
 use crate::oidc::{Issuer, ProviderId};
@@ -261,7 +263,7 @@ fn a_lively_websocket_is_use_of_its_session_and_a_silent_one_is_not() {
     assert!(session().is_some(), "twice the idle timeout without any request");
     websocket.stream().set_read_timeout(Some(Duration::from_secs(15))).unwrap();
     assert_eq!(websocket.read_all(), "", "cut");
-    assert!(session().is_none());
+    wait_until(|| session().is_none());
 }
 
 #[test]

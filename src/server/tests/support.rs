@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::config::{self, Settings};
@@ -85,6 +85,15 @@ impl Fixture {
         let runtime = self.running.runtimes.as_ref().unwrap();
         let finished = self.running.finished();
         runtime.control.block_on(async { tokio::time::timeout(PATIENCE, finished).await }).unwrap();
+    }
+}
+
+/// Waits until something is so.
+pub(super) fn wait_until(mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < PATIENCE, "it did not come to pass");
+        std::thread::yield_now();
     }
 }
 
