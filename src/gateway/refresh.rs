@@ -190,7 +190,7 @@ impl Refresh {
         };
         let now = self.shared.clock.now();
         let renew = |session: &mut Session| renew(session, &fresh, claims.as_ref(), now);
-        match self.change(lease, renew).await? {
+        match self.keep(lease, renew).await? {
             Changed::Done => {}
             Changed::Gone => {
                 self.revoke(&fresh);
@@ -231,6 +231,19 @@ impl Refresh {
             Changed::Done | Changed::Lost => Outcome::Done,
             Changed::Gone => Outcome::Ended,
         })
+    }
+
+    /// Changes the record to what the provider gives once: a store that is down for less than the lease
+    /// lasts must not lose it. A change whose answer was lost is made again and is the same.
+    async fn keep(&self, lease: &Lease, change: impl Fn(&mut Session)) -> Result<Changed, StoreError> {
+        let (begun, length) = (Instant::now(), lease_of(&self.provider));
+        loop {
+            let changed = self.change(lease, &change).await;
+            if changed.is_ok() || begun.elapsed() >= length {
+                return changed;
+            }
+            sleep(POLL).await;
+        }
     }
 
     /// Changes the record as it is now; uses that are noted at the same time are not lost.
