@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::config::{self, ConfigError};
 use crate::demo::{self, DemoError, DemoOptions};
 use crate::doctor::{self, Level};
-use crate::random::{RandomError, random_bytes};
+use crate::random::RandomError;
 use crate::server::{self, RunError};
 use crate::session::Key;
 use crate::telemetry::logging;
@@ -169,7 +169,7 @@ impl Command {
             Self::ExampleConfig => print(config::EXAMPLE)?,
             Self::Demo { port } => demo::run(DemoOptions { port })?,
             Self::Keys { command } => keys(&command)?,
-            Self::Keygen => print(Key::from_bytes(random_bytes()?).to_text().expose())?,
+            Self::Keygen => print(Key::random()?.to_text().expose())?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -7,7 +7,7 @@ use clap::Subcommand;
 use super::ConfigPath;
 use crate::clock::{Clock, UnixTime};
 use crate::config::{KeyFile, KeyFileError, RotationRequest, Settings, StoreKind};
-use crate::random::{RandomError, random_bytes};
+use crate::random::RandomError;
 use crate::session::Key;
 use crate::session::made_keys::MadeKeys;
 
@@ -56,7 +56,7 @@ pub(super) fn rotate(settings: &Settings, clock: &Clock) -> Result<String, KeysF
         Err(KeysFailure::Configured { .. }) if settings.key_rotation.is_some() => return ask(settings),
         file => file?,
     };
-    let (key, now, rotation) = (Key::from_bytes(random_bytes()?), clock.now(), settings.rotation());
+    let (key, now, rotation) = (Key::random()?, clock.now(), settings.rotation());
     let id = key.id;
     let keys = file.update(|present| {
         let present = present.ok_or_else(|| file.missing())?.living(&rotation, now);

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::clock::bucket::Bucket;
 use crate::clock::{Clock, UnixTime};
 use crate::idp::flight::Flight;
-use crate::random::{RandomError, random_bytes};
+use crate::random::RandomError;
 use crate::session::key_ring::KeyError;
 use crate::session::made_keys::{MadeKeys, Rotation};
 use crate::session::seal::{SealError, open_keys, seal_keys};
@@ -243,9 +243,9 @@ impl SharedKeys {
             return Ok(keys);
         }
         let keys = match together(found.keys.as_ref(), root.made.as_ref())? {
-            None => MadeKeys::first(fresh()?, now),
+            None => MadeKeys::first(Key::random()?, now),
             Some(keys) if by_hand || keys.is_due(&self.rotation, now) => {
-                keys.living(&self.rotation, now).rotated(fresh()?, now)?
+                keys.living(&self.rotation, now).rotated(Key::random()?, now)?
             }
             Some(keys) => keys,
         };
@@ -288,11 +288,9 @@ impl SharedKeys {
     /// Gives the ring the keys that these roots make.
     fn take(&self, roots: &[Root]) -> Result<(), KeyError> {
         let keys = ring_of(roots, &self.rotation, self.clock.now());
-        if keys.iter().map(|key| key.id).eq(self.ring.ids()) {
-            return Ok(());
+        if self.ring.replace(&keys)? {
+            self.events.session_keys_loaded(&self.ring.ids());
         }
-        self.ring.replace(&keys)?;
-        self.events.session_keys_loaded(&self.ring.ids());
         Ok(())
     }
 
@@ -332,10 +330,6 @@ fn together(one: Option<&MadeKeys>, other: Option<&MadeKeys>) -> Result<Option<M
         (Some(one), Some(other)) => one.merged(other).map(Some),
         (one, other) => Ok(one.or(other).cloned()),
     }
-}
-
-fn fresh() -> Result<Key, RandomError> {
-    Ok(Key::from_bytes(random_bytes()?))
 }
 
 #[cfg(test)]

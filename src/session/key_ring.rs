@@ -18,6 +18,7 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use crate::random::{RandomError, random_bytes};
 use crate::secret::Secret;
 
 /// What a cookie is sealed for. Each purpose has a key of its own (HKDF-SHA-256), and the purpose is
@@ -115,6 +116,14 @@ impl Key {
             return Err(KeyError::Weak);
         }
         Ok(Self::from_bytes(*bytes))
+    }
+
+    /// A new key.
+    ///
+    /// # Errors
+    /// [`RandomError`].
+    pub fn random() -> Result<Self, RandomError> {
+        Ok(Self::from_bytes(random_bytes()?))
     }
 
     /// A key of fresh random bytes.
@@ -232,13 +241,16 @@ impl KeyRing {
         Ok(Self(ArcSwap::from_pointee(Ring::new(keys)?)))
     }
 
-    /// Takes these keys in the place of all that it had.
+    /// Takes these keys in the place of all that it had; says whether it had others.
     ///
     /// # Errors
     /// As [`KeyRing::new`]; the ring is then as before.
-    pub fn replace(&self, keys: &[Key]) -> Result<(), KeyError> {
+    pub fn replace(&self, keys: &[Key]) -> Result<bool, KeyError> {
+        if keys.iter().map(|key| key.id).eq(self.ids()) {
+            return Ok(false);
+        }
         self.0.store(Arc::new(Ring::new(keys)?));
-        Ok(())
+        Ok(true)
     }
 
     /// The id of the key that seals.

@@ -180,11 +180,9 @@ impl Watch {
 
     /// Gives a ring these keys, where it has others.
     fn exchange(&self, ring: &KeyRing, keys: &[Key]) -> Result<(), KeyError> {
-        if keys.iter().map(|key| key.id).eq(ring.ids()) {
-            return Ok(());
+        if ring.replace(keys)? {
+            self.events.session_keys_loaded(&ring.ids());
         }
-        ring.replace(keys)?;
-        self.events.session_keys_loaded(&ring.ids());
         Ok(())
     }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::{KeySettings, KeysError, Refused, Watch};
 use crate::clock::{Clock, UnixTime};
 use crate::config::{KeyFile, KeyFileError, StoreKind};
-use crate::random::random_bytes;
 use crate::session::made_keys::{MadeKeys, Rotation};
 use crate::session::{Key, KeyRing};
 
@@ -28,7 +27,7 @@ impl Own {
             StoreKind::Disk | StoreKind::Redis => Some(KeyFile::of(&settings.data_dir)),
         };
         let keys = match &file {
-            None => MadeKeys::first(fresh()?, now),
+            None => MadeKeys::first(Key::random()?, now),
             Some(file) => match file.load()? {
                 Some(keys) => keys,
                 None => first(file, now)?,
@@ -61,7 +60,7 @@ impl Own {
         if wanted == self.keys && !self.keys.is_due(&rotation, now) {
             return Ok(());
         }
-        let key = fresh()?;
+        let key = Key::random()?;
         // As it is under the lock: somebody else may have been faster.
         let follow = |keys: MadeKeys| {
             let keys = keys.living(&rotation, now);
@@ -88,7 +87,7 @@ impl Own {
 
 /// An operator should know that there is a key, and where.
 fn first(file: &KeyFile, now: UnixTime) -> Result<MadeKeys, KeysError> {
-    let key = fresh()?;
+    let key = Key::random()?;
     let id = key.id;
     // Of several that start at once one makes it, and all use it.
     let keys = file.update(|present| Ok(present.unwrap_or_else(|| MadeKeys::first(key, now))))?;
@@ -97,10 +96,6 @@ fn first(file: &KeyFile, now: UnixTime) -> Result<MadeKeys, KeysError> {
         tracing::info!(event = "session_key_made", file = %file.path().display(), "{text}");
     }
     Ok(keys)
-}
-
-fn fresh() -> Result<Key, KeysError> {
-    Ok(Key::from_bytes(random_bytes()?))
 }
 
 #[cfg(test)]
@@ -127,7 +122,8 @@ mod tests {
     /// A key that `portcullis keys rotate` makes.
     fn rotate(folder: &Path, clock: &Clock) -> KeyId {
         let file = KeyFile::of(folder);
-        let keys = file.update(|keys| Ok(keys.unwrap().rotated(fresh().unwrap(), clock.now()).unwrap()));
+        let keys =
+            file.update(|keys| Ok(keys.unwrap().rotated(Key::random().unwrap(), clock.now()).unwrap()));
         keys.unwrap().as_slice()[0].key.id
     }
 
