@@ -2,8 +2,9 @@
 //! files.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read as _;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use subtle::ConstantTimeEq as _;
@@ -87,6 +88,19 @@ pub fn load(path: &Path) -> Result<Secret<String>, LoadError> {
 /// [`LoadError`].
 pub fn load_again(path: &Path) -> Result<Secret<String>, LoadError> {
     if std::fs::metadata(path)?.is_file() { load(path) } else { Err(LoadError::Special) }
+}
+
+/// A new file for its owner only, never through what stands under its name: a link, a file that others have
+/// open, what somebody left who was cut short.
+///
+/// # Errors
+/// Where that can't be removed, or the file not made.
+pub fn create_private(path: &Path) -> std::io::Result<File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// A secret of one line, without the one newline that editors and `echo` put at its end.

@@ -5,10 +5,9 @@
 //! the gateway writes at each start to a file of its own user's. A browser is refused whatever it
 //! brings, and so is a request under a name, which a page's owner can point at any address.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind, Write as _};
+use std::fs;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -132,12 +131,7 @@ fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue>
 /// Over the token of the last run, in one step, and through nothing that stands under the draft's name.
 fn write(path: &Path, token: &Secret<String>) -> io::Result<()> {
     let draft = path.with_extension("token.new");
-    if let Err(error) = fs::remove_file(&draft)
-        && error.kind() != ErrorKind::NotFound
-    {
-        return Err(error);
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    let mut file = secret::create_private(&draft)?;
     file.write_all(token.expose().as_bytes())?;
     fs::rename(&draft, path)
 }

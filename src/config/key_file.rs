@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::clock::UnixTime;
 use crate::random::RandomError;
-use crate::secret::Secret;
+use crate::secret::{Secret, create_private};
 use crate::session::Key;
 use crate::session::key_ring::KeyError;
 use crate::session::made_keys::{MadeKey, MadeKeys};
@@ -269,12 +269,7 @@ fn open_file(path: &Path) -> std::io::Result<File> {
 /// With the owner and the mode of the file whose place it takes: who may read that one can read this one,
 /// whoever makes the change.
 fn write_draft(path: &Path, text: &Secret<String>, like: Option<&Metadata>) -> std::io::Result<()> {
-    // Of somebody who was cut short.
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = create_private(path)?;
     if let Some(like) = like {
         let own = file.metadata()?;
         if (own.uid(), own.gid()) != (like.uid(), like.gid()) {

@@ -8,9 +8,9 @@
 //! There is at most one copy and one draft: a copy appears under its name when it is whole, on the
 //! disk, and was opened and counted.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +25,7 @@ use redb::{
 
 use super::file::{self, OpenError};
 use super::tables::{BY_INDEX, ENDS, LEASES, MARKS, META, RECORDS, Snapshot};
+use crate::secret::create_private;
 use crate::store::StoreError;
 
 /// The folder of the copy, in `data_dir`.
@@ -178,14 +179,7 @@ fn write_draft(
     gone: &AtomicBool,
     effort: Effort,
 ) -> Result<u64, BackupError> {
-    // Never through what somebody put there: a link, a file that others have open.
-    if let Err(error) = fs::remove_file(draft)
-        && error.kind() != ErrorKind::NotFound
-    {
-        return Err(unusable(draft)(error));
-    }
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(draft);
-    let file = file.map_err(unusable(draft))?;
+    let file = create_private(draft).map_err(unusable(draft))?;
     let wrong = wrong(draft);
     let backend = FileBackend::new(file).map_err(|error| wrong(error.into()))?;
     let target = file::builder().create_with_backend(backend).map_err(|error| wrong(error.into()))?;
