@@ -15,18 +15,18 @@ const PAGE: &str = "https://wiki.test/page";
 const SIGN_OUT: &str = "https://wiki.test/oauth2/sign_out";
 
 /// Gateways that share an application, a provider and Redis.
-struct Scene {
-    provider: ScriptedProvider,
-    upstream: Upstream,
-    redis: RedisServer,
+pub struct Scene {
+    pub provider: ScriptedProvider,
+    pub upstream: Upstream,
+    pub redis: RedisServer,
 }
 
 impl Scene {
-    fn new(redis: RedisServer) -> Self {
+    pub fn new(redis: RedisServer) -> Self {
         Self { provider: ScriptedProvider::start(), upstream: Upstream::start(), redis }
     }
 
-    fn builder(&self) -> Builder {
+    pub fn builder(&self) -> Builder {
         Gateway::in_front_of(&self.upstream).provider(self.provider.entry()).redis(&self.redis)
     }
 }

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use crate::redis::Scene;
 use crate::support::browser::Browser;
 use crate::support::client::{Connection, Request, Response};
-use crate::support::gateway::{Builder, Gateway, WIKI};
+use crate::support::gateway::{Gateway, WIKI};
 use crate::support::redis_server::RedisServer;
-use crate::support::scripted_provider::{Call, ScriptedProvider};
-use crate::support::upstream::Upstream;
+use crate::support::scripted_provider::Call;
 use crate::support::wait_for;
 
 const PAGE: &str = "https://wiki.test/page";
@@ -16,25 +16,8 @@ const SIGN_OUT: &str = "https://wiki.test/oauth2/sign_out";
 /// How often each way to sign out is measured.
 const ROUNDS: usize = 20;
 
-/// Gateways that share an application, a provider and Redis.
-struct Scene {
-    provider: ScriptedProvider,
-    upstream: Upstream,
-    redis: RedisServer,
-}
-
-impl Scene {
-    fn new(redis: RedisServer) -> Self {
-        Self { provider: ScriptedProvider::start(), upstream: Upstream::start(), redis }
-    }
-
-    fn gateway(&self, session: &str) -> Gateway {
-        self.builder().session(session).start()
-    }
-
-    fn builder(&self) -> Builder {
-        Gateway::in_front_of(&self.upstream).provider(self.provider.entry()).redis(&self.redis)
-    }
+fn gateway(scene: &Scene, session: &str) -> Gateway {
+    scene.builder().session(session).start()
 }
 
 fn cookie_field(browser: &Browser) -> String {
@@ -77,7 +60,7 @@ fn back_channel(scene: &Scene, _: &mut Browser, gateway: &Gateway, sid: &str) {
 #[test]
 fn sc_159_a_logout_on_one_gateway_is_refused_on_the_other_within_a_second_and_cuts_its_websocket() {
     let scene = Scene::new(RedisServer::start());
-    let (one, two) = (scene.gateway(""), scene.gateway(""));
+    let (one, two) = (gateway(&scene, ""), gateway(&scene, ""));
     let ways: [(&str, End); 2] = [("sign-out", sign_out), ("back channel", back_channel)];
     for (way, end) in ways {
         let (mut refused, mut cut) = (Vec::new(), Vec::new());
@@ -129,7 +112,7 @@ fn sc_155_in_an_outage_memory_serves_for_the_window_and_no_cookie_is_lost() {
     for (trouble, begin, end) in troubles {
         let mut scene = Scene::new(RedisServer::durable());
         let window = Duration::from_secs(12);
-        let (gateway, other) = (scene.gateway("outage_window = \"12s\"\n"), scene.gateway(""));
+        let (gateway, other) = (gateway(&scene, "outage_window = \"12s\"\n"), gateway(&scene, ""));
         let [mut known, mut unknown] = [&gateway, &other].map(|gateway| {
             let mut browser = Browser::new(gateway);
             assert_eq!(browser.open(PAGE).status(), 200);

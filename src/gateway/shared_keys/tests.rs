@@ -1,8 +1,5 @@
 //! Gateways that make keys together.
 
-use async_trait::async_trait;
-use tokio::sync::broadcast;
-
 use super::*;
 use crate::gateway::Refusal;
 use crate::gateway::rig::{Owned, Rig};
@@ -11,7 +8,6 @@ use crate::session::Purpose;
 use crate::session::seal::{cookie_key, open_cookie, open_record, seal_cookie};
 use crate::store::memory::MemoryStore;
 use crate::store::observed::ObservedStore;
-use crate::store::{Change, Cursor, Index, Page, Stored};
 
 const DAY: Duration = Duration::from_hours(24);
 const ROTATION: Rotation =
@@ -47,66 +43,10 @@ impl Bench {
 }
 
 /// A store that does not answer.
-#[derive(Debug)]
-struct Down;
-
-fn down<T>() -> Result<T, StoreError> {
-    Err(StoreError::new("down"))
-}
-
-#[async_trait]
-impl SessionStore for Down {
-    async fn get(&self, _: StoreKey) -> Result<Option<Stored>, StoreError> {
-        down()
-    }
-    async fn put(&self, _: Record, _: Duration) -> Result<(), StoreError> {
-        down()
-    }
-    async fn replace(
-        &self,
-        _: Record,
-        _: Duration,
-        _: u64,
-        _: Option<&Lease>,
-    ) -> Result<Replaced, StoreError> {
-        down()
-    }
-    async fn remove(&self, _: StoreKey) -> Result<bool, StoreError> {
-        down()
-    }
-    async fn find_by(&self, _: Index) -> Result<Vec<(StoreKey, u64)>, StoreError> {
-        down()
-    }
-    async fn remove_by(&self, _: Index, _: Option<Index>) -> Result<Vec<StoreKey>, StoreError> {
-        down()
-    }
-    async fn mark(&self, _: StoreKey, _: Duration) -> Result<(), StoreError> {
-        down()
-    }
-    async fn is_marked(&self, _: StoreKey) -> Result<bool, StoreError> {
-        down()
-    }
-    async fn put_once(&self, _: StoreKey, _: Duration) -> Result<bool, StoreError> {
-        down()
-    }
-    async fn lease(&self, _: StoreKey, _: Duration) -> Result<Option<Lease>, StoreError> {
-        down()
-    }
-    async fn extend(&self, _: &Lease, _: Duration) -> Result<bool, StoreError> {
-        down()
-    }
-    async fn release(&self, _: Lease) -> Result<(), StoreError> {
-        down()
-    }
-    async fn list(&self, _: Option<Cursor>, _: usize) -> Result<Page, StoreError> {
-        down()
-    }
-    fn changes(&self) -> Option<broadcast::Receiver<Change>> {
-        None
-    }
-    async fn ping(&self) -> Result<(), StoreError> {
-        down()
-    }
+fn down(clock: &Clock) -> Arc<dyn SessionStore> {
+    let memory = MemoryStore::new(clock.clone());
+    memory.break_down();
+    Arc::new(memory)
 }
 
 struct Gateway {
@@ -328,7 +268,7 @@ async fn an_outage_changes_nothing_and_makes_no_key_unknown() {
     let bench = Bench::new();
     let gateway = bench.gateway(&[1]);
     gateway.keep_up().await;
-    let down = Gateway::on(Arc::new(Down), &[1], &bench.clock);
+    let down = Gateway::on(down(&bench.clock), &[1], &bench.clock);
     let ids = down.ring.ids();
     assert!(matches!(down.keys.keep_up().await, Err(SharedKeysError::Store(_))));
     assert_eq!(down.ring.ids(), ids);
@@ -386,8 +326,7 @@ async fn no_cookie_is_cleared_whose_key_cannot_be_asked_for() {
     bench.clock.advance(DELAY);
     keys.keep_up().await.unwrap();
     let cookie = one.sign_in(&[]).await;
-    let down: Arc<dyn SessionStore> = Arc::new(Down);
-    let (cut_off, _) = rig(&down, &bench.clock);
+    let (cut_off, _) = rig(&down(&bench.clock), &bench.clock);
     for _ in 0..10 {
         assert_eq!(verdict(&cut_off, &cookie).await, Err(Refusal::StoreUnavailable));
     }
