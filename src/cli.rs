@@ -22,6 +22,7 @@ use crate::config::{self, ConfigError};
 use crate::demo::{self, DemoError, DemoOptions};
 use crate::doctor::{self, Level};
 use crate::random::RandomError;
+use crate::secret;
 use crate::server::{self, RunError};
 use crate::session::Key;
 use crate::telemetry::logging;
@@ -105,6 +106,8 @@ enum Failure {
     Backup(#[from] BackupFailure),
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error("core dumps of this process, which could hold tokens, can't be switched off")]
+    CoreDumps(#[source] std::io::Error),
     #[error(transparent)]
     Demo(#[from] DemoError),
     #[error(transparent)]
@@ -131,6 +134,7 @@ impl Failure {
         match self {
             Self::Config(_) => EX_CONFIG,
             Self::Backup(_)
+            | Self::CoreDumps(_)
             | Self::Demo(_)
             | Self::Keys(_)
             | Self::Logging(_)
@@ -149,6 +153,10 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(usage) => return tell_usage(&usage),
     };
+    if let Err(error) = secret::forbid_core_dumps() {
+        tell(&Failure::CoreDumps(error));
+        return ExitCode::FAILURE;
+    }
     install_crypto_provider();
     match cli.command.execute() {
         Ok(status) => status,

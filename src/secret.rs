@@ -1,5 +1,5 @@
-//! Values that must not be seen: zeroed when dropped, `[redacted]` in any print; and how they come out of
-//! files.
+//! Values that must not be seen: zeroed when dropped, `[redacted]` in any print; how they come out of
+//! files; and that they never get into a core dump.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -7,6 +7,7 @@ use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use subtle::ConstantTimeEq as _;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -117,6 +118,17 @@ pub fn one_line(text: &Secret<String>) -> Result<Secret<String>, LoadError> {
         return Err(LoadError::Control);
     }
     Ok(Secret::new(text.to_owned()))
+}
+
+/// Has the system write no core dump of this process, whatever ends it (ME-1). Afterwards no other process of
+/// the same user can read its memory either (`ptrace`, `/proc/PID/mem`).
+///
+/// # Errors
+/// Where the system refuses; what it granted before stays.
+pub fn forbid_core_dumps() -> std::io::Result<()> {
+    // The limit alone is passed over where dumps are piped to a program, as systemd-coredump has them.
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 /// Whether two byte strings are the same, in time that depends only on their lengths.

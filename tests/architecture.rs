@@ -31,6 +31,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("prometheus_client", &["telemetry/"]),
     ("axum", &["admin/", "demo/"]),
     ("getrandom", &["random"]),
+    ("rustix", &["secret"]),
     ("clap", &["cli"]),
 ];
 

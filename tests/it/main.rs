@@ -27,6 +27,7 @@ mod harness;
 mod headers;
 mod keys;
 mod kills;
+mod leaks;
 mod login_cases;
 mod login_loop;
 mod logout_cases;

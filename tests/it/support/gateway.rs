@@ -1,7 +1,7 @@
 //! The program under test: the real binary with a configuration of its own.
 
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -476,7 +476,11 @@ pub fn listens(pid: u32, port: u16) -> bool {
         .filter(|columns| columns[1].ends_with(&local) && columns[3] == "0A")
         .map(|columns| format!("socket:[{}]", columns[9]))
         .collect();
-    let Ok(open) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    let open = match std::fs::read_dir(format!("/proc/{pid}/fd")) {
+        Ok(open) => open,
+        // The gateway shows its files to root alone; whoever else runs the tests takes its word.
+        Err(error) => return error.kind() == ErrorKind::PermissionDenied && !inodes.is_empty(),
+    };
     open.flatten()
         .filter_map(|file| std::fs::read_link(file.path()).ok())
         .any(|link| inodes.iter().any(|inode| link.as_os_str() == inode.as_str()))
