@@ -1,7 +1,7 @@
 //! What must be seen nowhere: every secret of a gateway's busy day, looked for in all that it tells.
 
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 
 use base64::Engine as _;
@@ -294,6 +294,17 @@ fn ax_236_tokens_that_a_refresh_brings_are_in_no_log() {
     }
 }
 
+/// Ends with its test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// What the shell that starts a program would allow, as a service manager may.
 static WITH_CORE_DUMPS: LazyLock<String> = LazyLock::new(|| {
     format!("ulimit -c unlimited 2>/dev/null; exec {} run --config \"$0\"", env!("CARGO_BIN_EXE_portcullis"))
@@ -304,14 +315,11 @@ fn ax_240_the_process_leaves_no_core_dump_and_shows_no_secret_of_its_own() {
     let (upstream, provider) = (Upstream::start(), ScriptedProvider::start());
     let prepared = Gateway::in_front_of(&upstream).provider(provider.entry()).prepare();
     let folder = tempfile::tempdir().unwrap();
-    let mut child = Command::new("sh")
-        .args(["-c", &WITH_CORE_DUMPS])
-        .arg(prepared.config_file())
-        .current_dir(folder.path())
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let about = |file: &str| std::fs::read(format!("/proc/{}/{file}", child.id())).unwrap_or_default();
+    let mut command = Command::new("sh");
+    command.args(["-c", &WITH_CORE_DUMPS]).arg(prepared.config_file()).current_dir(folder.path());
+    let mut process = Process(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let pid = process.0.id();
+    let about = |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let admin = Place::plain(prepared.admin_address());
     wait_for("the gateway to be ready", || admin.connect().ok());
     for file in ["cmdline", "environ", "comm"] {
@@ -321,9 +329,9 @@ fn ax_240_the_process_leaves_no_core_dump_and_shows_no_secret_of_its_own() {
     let limits = String::from_utf8(about("limits")).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().filter(|word| *word == "0").count(), 2, "{core}");
-    let killed = Command::new("kill").args(["-ABRT", &child.id().to_string()]).status().unwrap();
+    let killed = Command::new("kill").args(["-ABRT", &pid.to_string()]).status().unwrap();
     assert!(killed.success());
-    let status = child.wait().unwrap();
+    let status = process.0.wait().unwrap();
     assert_eq!((status.signal(), status.core_dumped()), (Some(6), false), "{status}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
 }
