@@ -133,8 +133,11 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
+    use crate::clock::bucket::Rate;
     use crate::store::memory::MemoryStore;
-    use crate::store::{Change, Cursor, Index, Lease, Page, Record, Replaced, StoreError, StoreKey, Stored};
+    use crate::store::{
+        Change, Cursor, Index, Lease, Page, Record, Replaced, StoreError, StoreKey, Stored, Take, Taken,
+    };
     use crate::telemetry::Events;
 
     /// A store whose disk fails, or hangs.
@@ -199,6 +202,9 @@ mod tests {
             failed()
         }
         async fn list(&self, _: Option<Cursor>, _: usize) -> Result<Page, StoreError> {
+            failed()
+        }
+        async fn take(&self, _: StoreKey, _: Rate, _: Take) -> Result<Taken, StoreError> {
             failed()
         }
         fn changes(&self) -> Option<tokio::sync::broadcast::Receiver<Change>> {

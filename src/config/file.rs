@@ -36,6 +36,8 @@ section! {
         headers: Headers,
         /// Which application.
         route: List<Route>,
+        /// How often anybody may do something.
+        limits: Limits,
         /// Connections and shutdown.
         server: Server,
         /// The admin listener.
@@ -230,6 +232,10 @@ section! {
         read_timeout: Duration,
         /// Silence on a WebSocket.
         idle_timeout: Duration,
+        /// How many requests anybody may send.
+        rate_limit: String,
+        /// Whose requests are counted together.
+        rate_limit_by: String,
     }
 
     /// `require = { … }` of a route.
@@ -248,6 +254,16 @@ section! {
         idle_timeout: Duration,
         /// Until any session is too old here.
         max_lifetime: Duration,
+    }
+
+    /// `[limits]`.
+    struct Limits {
+        /// Sign-ins that begin, by address.
+        sign_in_starts: String,
+        /// Sign-ins that fail, by address.
+        failed_sign_ins: String,
+        /// Logout calls that lead to nothing, by address.
+        failed_logouts: String,
     }
 
     /// `[server]`.

@@ -10,7 +10,7 @@ use url::form_urlencoded;
 
 use super::Call;
 use crate::gateway::Refusal;
-use crate::gateway::limits::Channel;
+use crate::gateway::limits::Kind;
 use crate::gateway::logout::Heard;
 use crate::idp::{LogoutError, Provider};
 use crate::oidc::logout_token::{self, LogoutToken};
@@ -27,11 +27,11 @@ enum Refused {
 
 /// Ends the sessions that the token names.
 pub(super) async fn answer(call: &Call<'_>) -> Result<Reply, Refusal> {
-    call.check_failures(Channel::Back)?;
+    call.check_failures(Kind::BackLogout).await?;
     let detail = match hear(call).await {
         Ok(()) => return Ok(Reply::empty(StatusCode::OK)),
         Err(Refused::Call(detail)) => {
-            call.count_failure(Channel::Back);
+            call.count_failure(Kind::BackLogout).await;
             detail
         }
         Err(Refused::Outage(detail)) => detail,

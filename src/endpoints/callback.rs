@@ -11,6 +11,7 @@ use http::{Method, StatusCode};
 use super::Call;
 use super::sign_out::revoke;
 use crate::clock::UnixTime;
+use crate::gateway::limits::Kind;
 use crate::gateway::sessions::{Admitted, BeginError, Newcomer, PerUser};
 use crate::gateway::{Gateway, Refusal, SetCookies, Wish, diagnosis, internal, redirect};
 use crate::identity::{Authentication, Identity};
@@ -47,10 +48,51 @@ pub(super) async fn answer(call: &Call<'_>, cookies: &mut SetCookies) -> Result<
     }
     match complete(call, provider, cookies).await {
         Ok(reply) => Ok(see_other(call, reply)),
-        Err(Failure { refusal, detail }) => {
-            Err(call.gateway.sign_in_failed(call.request, provider, refusal, &detail))
-        }
+        Err(failure) => Err(fail(call, provider, failure).await),
     }
+}
+
+/// Counts a failure and tells of it; what is over the limit was told once for all.
+async fn fail(call: &Call<'_>, provider: &Provider, Failure { refusal, detail }: Failure) -> Refusal {
+    if matches!(refusal, Refusal::TooManyFailures(_)) {
+        return refusal;
+    }
+    let counted = match kind_of(refusal) {
+        Some(Kind::StrayCallback) => call.gateway.count_failure(Kind::StrayCallback, call.request).await,
+        Some(kind) => {
+            call.count_failure(kind).await;
+            Ok(())
+        }
+        None => Ok(()),
+    };
+    match counted {
+        Ok(()) => call.gateway.sign_in_failed(call.request, provider, refusal, &detail),
+        Err(too_many) => too_many,
+    }
+}
+
+/// What a failure counts as, if it may be somebody's who guesses. A page anywhere can have browsers call the callback;
+/// what it can't do is to show an attempt of theirs with its state. So what belongs to no attempt counts apart
+/// and stops nothing but its like: whoever comes back from the provider gets in. What the provider says
+/// (`login_denied`), what is down and what is configured wrongly are nobody's guesses.
+const fn kind_of(refusal: Refusal) -> Option<Kind> {
+    use Refusal as R;
+    if matches!(refusal, R::LoginFailed) {
+        return Some(Kind::FailedSignIn);
+    }
+    let is_stray = matches!(
+        refusal,
+        R::LoginMalformed
+            | R::LoginCookieMissing
+            | R::LoginStale
+            | R::LoginFramed
+            | R::LoginOverHttp
+            | R::LoginOtherHost
+            | R::LoginStateMismatch
+            | R::LoginExpired
+            | R::LoginReplayed
+    );
+    if is_stray { Some(Kind::StrayCallback) } else { None }
 }
 
 /// AR-7: the provider whose callback path this is.
@@ -104,6 +146,10 @@ async fn complete(call: &Call<'_>, provider: &Provider, cookies: &mut SetCookies
             return resume(call, &attempt.return_to, over, cookies).await;
         }
         Err(failure) => return Err(failure),
+    }
+    if matches!(params.outcome, Outcome::Code(_)) {
+        // Before the attempt is spent: it is good for another try in its time.
+        call.check_failures(Kind::FailedSignIn).await?;
     }
     let is_first = spend(call, &attempt).await?;
     // From here on the attempt is spent, whatever comes of it.

@@ -10,7 +10,7 @@ use url::{Url, form_urlencoded};
 
 use super::Call;
 use crate::gateway::Refusal;
-use crate::gateway::limits::Channel;
+use crate::gateway::limits::Kind;
 use crate::idp::Provider;
 use crate::oidc::Issuer;
 use crate::web::Reply;
@@ -27,14 +27,14 @@ pub(super) async fn answer(call: &Call<'_>) -> Result<Reply, Refusal> {
     if !shared.providers.iter().any(|provider| is_on(provider)) {
         return Err(Refusal::NoRoute);
     }
-    call.check_failures(Channel::Front)?;
+    call.check_failures(Kind::FrontLogout).await?;
     let Some((provider, Named { issuer, sid })) = named(call) else {
-        call.count_failure(Channel::Front);
+        call.count_failure(Kind::FrontLogout).await;
         return Err(Refusal::BadRequest);
     };
     let ended = call.gateway.end_named(&issuer, &sid).await?;
     if ended == 0 {
-        call.count_failure(Channel::Front);
+        call.count_failure(Kind::FrontLogout).await;
     } else {
         let provider = &provider.settings().id.0;
         shared.events.logout_heard(&call.request.id, provider, "front-channel", ended);

@@ -13,7 +13,7 @@ mod userinfo;
 use http::Method;
 use http::header::{ALLOW, HeaderValue, SET_COOKIE};
 
-use crate::gateway::limits::Channel;
+use crate::gateway::limits::Kind;
 use crate::gateway::{Gateway, Need, Paths, Refusal, SetCookies};
 use crate::route::Site;
 use crate::web::{Reply, Request, Target};
@@ -179,20 +179,18 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// BC-10: whoever failed too often on this channel is not read any further.
+    /// BC-10: whoever failed too often is not read any further.
     ///
     /// # Errors
     /// [`Refusal::TooManyFailures`].
-    fn check_failures(&self, channel: Channel) -> Result<(), Refusal> {
-        let shared = self.gateway.shared();
-        let too_many = shared.logout_failures.are_too_many(channel, self.request.client, shared.clock.now());
-        if too_many { Err(Refusal::TooManyFailures) } else { Ok(()) }
+    async fn check_failures(&self, kind: Kind) -> Result<(), Refusal> {
+        self.gateway.check_failures(kind, self.request).await
     }
 
-    /// Counts a call of this client that led to nothing.
-    fn count_failure(&self, channel: Channel) {
-        let shared = self.gateway.shared();
-        shared.logout_failures.count(channel, self.request.client, shared.clock.now());
+    /// Counts a call of this client that led to nothing. One too many at the same moment as others is answered as
+    /// they are: it was read already.
+    async fn count_failure(&self, kind: Kind) {
+        self.gateway.count_failure(kind, self.request).await.ok();
     }
 
     /// A parameter of the query, decoded; the first of several.

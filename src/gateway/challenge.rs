@@ -205,7 +205,7 @@ impl Gateway {
     /// page asks for is asked of the provider.
     ///
     /// # Errors
-    /// [`Refusal::LoginLoop`], [`Refusal::ProviderUnavailable`], or [`Refusal::Internal`] without entropy.
+    /// [`Refusal::TooManySignIns`], [`Refusal::LoginLoop`], [`Refusal::ProviderUnavailable`], or [`Refusal::Internal`] without entropy.
     pub async fn begin_sign_in(
         &self,
         request: &Request<'_>,
@@ -218,6 +218,10 @@ impl Gateway {
         if self.shared.sessions.is_store_down() {
             // The person would come back to a callback that can't be completed.
             return Err(Refusal::StoreUnavailable);
+        }
+        // The second way of a sign-in is part of the first.
+        if !wish.again {
+            self.count_sign_in_start(request).await?;
         }
         if let Err(refusal) = self.stop_loop(request, site, cookies).await {
             return Err(self.sign_in_failed(request, provider, refusal, "one round trip after the other"));

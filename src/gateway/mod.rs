@@ -24,7 +24,7 @@ use http::header::HeaderValue;
 use crate::clock::{Clock, UnixTime};
 use crate::idp::Provider;
 use crate::policy::{self, Access, Subject, Via, Why};
-use crate::route::{HostPattern, HostTable, Route, RouteTable, Site};
+use crate::route::{CountedBy, HostPattern, HostTable, Route, RouteRate, RouteTable, Site};
 use crate::session::refresh::{Due, Schedule, is_access_token_over};
 use crate::session::seal::{SealError, cookie_key, open_cookie, seal_cookie};
 use crate::session::{KeyRing, Purpose, Session, SessionId};
@@ -53,6 +53,8 @@ pub struct Settings {
     pub reading: Arc<Reading>,
     /// How many sessions a user may have; `None`: any number.
     pub per_user: Option<PerUser>,
+    /// How often anybody may do something.
+    pub limits: limits::LimitSettings,
     /// Where the endpoints are: `/oauth2`.
     pub paths: Paths,
     /// Whether every page says that this is a demo.
@@ -70,8 +72,8 @@ pub struct Shared {
     pub keys: Arc<KeyRing>,
     /// The providers, in the order of the configuration.
     pub providers: Vec<Arc<Provider>>,
-    /// Logout calls that led to nothing.
-    pub logout_failures: limits::Failures,
+    /// How often somebody did something.
+    pub limits: limits::Limits,
     /// Time.
     pub clock: Clock,
     /// Events.
@@ -155,9 +157,16 @@ impl Gateway {
     /// [`Refusal`]; [`Gateway::refuse`] makes the answer of it.
     pub async fn decide(&self, request: &Request<'_>) -> Result<ForwardPlan, Refusal> {
         let (route, site) = self.find_route(request)?;
+        // Boxed, as all that few requests need.
+        if let Some(RouteRate { rate, by: CountedBy::Address }) = route.rate_limit {
+            Box::pin(self.count_request(route, rate, None, request)).await?;
+        }
         let now = self.shared.clock.now();
         let authenticated = self.authenticate(route, site.as_deref(), request, now).await?;
         let Authenticated { subject, session, cookie } = authenticated;
+        if let Some(RouteRate { rate, by: CountedBy::User }) = route.rate_limit {
+            Box::pin(self.count_request(route, rate, subject.identity(), request)).await?;
+        }
         let leeway = self.leeway(route, session.as_deref());
         let permit = policy::evaluate(&route.rule, &subject, now, leeway)?;
         if session.is_some() && is_foreign_websocket(site.as_deref(), request) {
@@ -480,9 +489,12 @@ mod tests {
 
     use super::rig::{IDLE, LIFETIME, Owned, Rig};
     use super::*;
+    use crate::clock::bucket::Rate;
     use crate::oidc::Issuer;
     use crate::oidc::logout_token::{LogoutToken, Whose};
-    use crate::store::{Change, Cursor, Index, Lease, Page, Record, Replaced, StoreError, StoreKey, Stored};
+    use crate::store::{
+        Change, Cursor, Index, Lease, Page, Record, Replaced, StoreError, StoreKey, Stored, Take, Taken,
+    };
 
     async fn verdict(rig: &Rig, request: &Owned) -> Result<bool, Refusal> {
         let plan = rig.gateway.decide(&request.request()).await;
@@ -803,6 +815,9 @@ mod tests {
         }
         async fn list(&self, cursor: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
             self.inner.list(cursor, limit).await
+        }
+        async fn take(&self, key: StoreKey, rate: Rate, take: Take) -> Result<Taken, StoreError> {
+            self.inner.take(key, rate, take).await
         }
         fn changes(&self) -> Option<tokio::sync::broadcast::Receiver<Change>> {
             self.inner.changes()

@@ -5,6 +5,7 @@ use http::StatusCode;
 use http::header::{HeaderValue, RETRY_AFTER};
 
 use super::Paths;
+use super::limits::Wait;
 use crate::policy::{Denial, Why};
 use crate::store::StoreError;
 use crate::web::page::{self, ErrorPage};
@@ -24,7 +25,9 @@ pub enum Refusal {
     GroupMissing,
     StepUpRequired,
     CrossSite,
-    TooManyFailures,
+    TooManyFailures(Wait),
+    TooManySignIns(Wait),
+    TooManyRequests(Wait),
     LoginCookieMissing,
     LoginStale,
     LoginFramed,
@@ -98,6 +101,8 @@ const fn retry(code: &'static str, status: StatusCode, message: &'static str, ad
 
 const LATER: &str = "Try again in a moment. If it goes on, tell your administrator the request id.";
 const TELL: &str = "If you think this is wrong, tell your administrator the code and the request id.";
+const SHARED_ADDRESS: &str =
+    "behind a load balancer all clients have its address, unless it is told to be trusted";
 const AGAIN: &str = "Start again. If it happens again, tell your administrator the request id.";
 
 impl Refusal {
@@ -112,7 +117,9 @@ impl Refusal {
         Self::GroupMissing,
         Self::StepUpRequired,
         Self::CrossSite,
-        Self::TooManyFailures,
+        Self::TooManyFailures(Wait(1)),
+        Self::TooManySignIns(Wait(1)),
+        Self::TooManyRequests(Wait(1)),
         Self::LoginCookieMissing,
         Self::LoginStale,
         Self::LoginFramed,
@@ -192,10 +199,25 @@ impl Refusal {
                 "This request came from another site, so it was not carried out.",
                 "Use the button below if you meant it.",
             ),
-            Self::TooManyFailures => row(
+            Self::TooManyFailures(_) => row(
                 "too_many_failures",
                 S::TOO_MANY_REQUESTS,
-                "Too many calls from your network led to nothing.",
+                "Too many attempts from your network failed.",
+                "Wait a minute, then open the application again. If it goes on, tell your administrator the \
+                 request id.",
+            )
+            .hinted(SHARED_ADDRESS),
+            Self::TooManySignIns(_) => retry(
+                "too_many_sign_ins",
+                S::TOO_MANY_REQUESTS,
+                "Too many people in your network are signing in at this moment.",
+                LATER,
+            )
+            .hinted(SHARED_ADDRESS),
+            Self::TooManyRequests(_) => row(
+                "too_many_requests",
+                S::TOO_MANY_REQUESTS,
+                "That were too many requests at once.",
                 LATER,
             ),
             Self::LoginCookieMissing => retry(
@@ -338,6 +360,16 @@ impl Refusal {
         self.row().code
     }
 
+    /// After how many seconds the same may work, as far as that is known.
+    #[must_use]
+    fn retry_after(self) -> Option<HeaderValue> {
+        if let Self::TooManyFailures(wait) | Self::TooManySignIns(wait) | Self::TooManyRequests(wait) = self {
+            return Some(HeaderValue::from(wait.0));
+        }
+        // Long enough that a fleet of browsers does not hammer, short enough that nobody waits.
+        (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(HeaderValue::from_static("5"))
+    }
+
     /// What happened, for the log: with what the operator should change, where that is known.
     #[must_use]
     pub fn explain(self, detail: &str) -> String {
@@ -442,21 +474,16 @@ pub fn render_with(refusal: Refusal, request: &Request<'_>, demo: bool, action: 
     } else {
         Reply::json(row.status, &json(&row, &request_id))
     };
-    with_status_headers(reply, row.status)
+    match refusal.retry_after() {
+        Some(seconds) => reply.with_header(RETRY_AFTER, seconds),
+        None => reply,
+    }
 }
 
 /// The JSON body of a refusal.
 #[must_use]
 pub fn json(row: &Row, request_id: &str) -> serde_json::Value {
     serde_json::json!({ "error": row.code, "message": row.message, "request_id": request_id })
-}
-
-fn with_status_headers(reply: Reply, status: StatusCode) -> Reply {
-    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-        // Long enough that a fleet of browsers does not hammer, short enough that nobody waits.
-        return reply.with_header(RETRY_AFTER, HeaderValue::from_static("5"));
-    }
-    reply
 }
 
 #[cfg(test)]

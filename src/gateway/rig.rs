@@ -8,7 +8,7 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue, Method};
 use url::Url;
 
-use super::limits::Failures;
+use super::limits::{LimitSettings, Limits as RateLimits};
 use super::sessions::{CacheSettings, Reading, Sessions};
 use super::{Gateway, Paths, Settings, Shared};
 use crate::clock::{Clock, UnixTime};
@@ -109,12 +109,13 @@ impl Rig {
             Sessions::new(Arc::clone(&store), Arc::clone(&keys), clock.clone(), runtime.clone(), cache);
         let sessions = Arc::new(sessions);
         sessions.start();
+        let limits = RateLimits::new(store.clone(), clock.clone(), events.clone());
         let shared = Shared {
             store,
             sessions,
             keys,
             providers: Vec::new(),
-            logout_failures: Failures::new(),
+            limits,
             clock: clock.clone(),
             events,
             runtime,
@@ -202,6 +203,7 @@ fn settings() -> Settings {
             headers: HeaderTable::new(&[Preset::XForwarded], Vec::new()),
             limits: limits(),
         }),
+        limits: LimitSettings::default(),
         paths: Paths::new("/oauth2"),
         per_user: None,
         demo: false,
@@ -225,6 +227,7 @@ fn route(host: &str, path: &str, access: Access, groups: &[&str], forward_access
         forward_authorization: true,
         provider: None,
         authorization_params: Vec::new(),
+        rate_limit: None,
     }
 }
 

@@ -19,6 +19,17 @@ pub enum Subject {
     Anonymous(Why),
 }
 
+impl Subject {
+    /// Who it is, where that is known.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Identity> {
+        match self {
+            Self::Known(identity, _) => Some(identity),
+            Self::Anonymous(_) => None,
+        }
+    }
+}
+
 /// How somebody showed who they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {

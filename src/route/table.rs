@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::host::suffixes;
 use super::path::prefixes;
 use super::{HostPattern, PathPrefix};
+use crate::clock::bucket::Rate;
 use crate::oidc::authorize::Parameters;
 use crate::policy::Rule;
 use crate::session::RouteLimits;
@@ -74,6 +75,27 @@ pub struct Route {
     pub provider: Option<crate::oidc::ProviderId>,
     /// Extra authorization parameters of this route's sign-ins; they win over the provider's.
     pub authorization_params: Parameters,
+    /// How many requests anybody may send; `None`: any number.
+    pub rate_limit: Option<RouteRate>,
+}
+
+/// How many requests somebody may send to a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteRate {
+    /// So many.
+    pub rate: Rate,
+    /// Who somebody is.
+    pub by: CountedBy,
+}
+
+/// Whose requests are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum CountedBy {
+    /// Those of an address.
+    #[default]
+    Address,
+    /// Those of a user, before it is known whether they may; those of nobody by their address.
+    User,
 }
 
 /// All routes, compiled.
@@ -178,6 +200,7 @@ mod tests {
             forward_authorization: true,
             provider: None,
             authorization_params: Vec::new(),
+            rate_limit: None,
         }
     }
 

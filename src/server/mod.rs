@@ -46,7 +46,7 @@ use crate::admin::token::Token;
 use crate::admin::{Admin, Backups};
 use crate::clock::Clock;
 use crate::config::{ListenerSettings, ServerSettings, Settings, StoreKind};
-use crate::gateway::limits::Failures;
+use crate::gateway::limits::Limits;
 use crate::gateway::sessions::Sessions;
 use crate::gateway::{Gateway, Shared};
 use crate::idp::{Provider, SetupError};
@@ -381,16 +381,9 @@ impl Assembly {
             sessions.share_keys_with(shared);
         }
         sessions.start();
-        let shared = Shared {
-            store,
-            sessions,
-            keys,
-            providers,
-            logout_failures: Failures::new(),
-            clock,
-            events,
-            runtime: control.clone(),
-        };
+        let limits = Limits::new(store.clone(), clock.clone(), events.clone());
+        let shared =
+            Shared { store, sessions, keys, providers, limits, clock, events, runtime: control.clone() };
         let gateway = Arc::new(Gateway::new(settings.gateway, Arc::new(shared)));
         Ok(Self { gateway, upstreams, keeper, server: settings.server, disk })
     }

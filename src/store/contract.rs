@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use super::{Cursor, Index, Lease, Page, Record, Replaced, SessionStore, StoreKey, Stored};
+use super::{Cursor, Index, Lease, Page, Record, Replaced, SessionStore, StoreKey, Stored, Take, Taken};
+use crate::clock::bucket::Rate;
 use crate::clock::{Clock, UnixTime};
 use crate::telemetry::Events;
 
@@ -113,6 +114,9 @@ macro_rules! for_each_case {
             extending_a_lease_never_shortens_it
             a_released_lease_can_be_taken_and_the_old_one_changes_nothing
             a_lease_that_ran_out_changes_nothing_for_its_old_holder
+            what_others_share_is_counted_and_nothing_else
+            what_was_taken_of_a_rate_comes_back_one_by_one
+            of_concurrent_takes_as_many_are_granted_as_there_are
             records_marks_and_leases_under_one_key_do_not_meet
             every_record_is_on_a_page_and_the_pages_end
             a_record_that_lives_all_the_while_is_on_a_page
@@ -632,6 +636,68 @@ async fn a_lease_that_ran_out_changes_nothing_for_its_old_holder(on: &Fixture) {
     assert_eq!(on.lease(key(1), MINUTE).await, None, "still held by the other");
     on.advance(MINUTE).await;
     assert!(!on.store.extend(&held, MINUTE).await.unwrap(), "the other's end was not moved");
+}
+
+/// Three in three minutes.
+const RATE: Rate = Rate { count: 3, per: Duration::from_mins(3) };
+
+impl Fixture {
+    async fn take(&self, n: u32, take: Take) -> Taken {
+        self.store.take(key(n), RATE, take).await.unwrap()
+    }
+
+    /// Whether there is none, and there is one as soon as `wait` is over.
+    async fn has_none_for(&self, n: u32, wait: Duration) -> bool {
+        match self.take(n, Take::Nothing).await {
+            Taken::NotFor(left) => left <= wait && wait.saturating_sub(left) < self.moment(),
+            Taken::Yes | Taken::Uncounted => false,
+        }
+    }
+
+    fn is_shared(&self) -> bool {
+        self.store.changes().is_some()
+    }
+}
+
+async fn what_others_share_is_counted_and_nothing_else(on: &Fixture) {
+    for take in [Take::Nothing, Take::One] {
+        let wanted = if on.is_shared() { Taken::Yes } else { Taken::Uncounted };
+        assert_eq!(on.take(1, take).await, wanted);
+    }
+    assert_eq!(on.rows().await, usize::from(on.is_shared()));
+}
+
+async fn what_was_taken_of_a_rate_comes_back_one_by_one(on: &Fixture) {
+    if !on.is_shared() {
+        assert_eq!(on.take(1, Take::One).await, Taken::Uncounted);
+        return;
+    }
+    for _ in 0..10 {
+        assert_eq!(on.take(1, Take::Nothing).await, Taken::Yes, "looking takes nothing");
+    }
+    assert_eq!(on.rows().await, 0, "and leaves nothing behind");
+    for _ in 0..3 {
+        assert_eq!(on.take(1, Take::One).await, Taken::Yes);
+    }
+    assert!(on.has_none_for(1, MINUTE).await);
+    assert_ne!(on.take(1, Take::One).await, Taken::Yes);
+    assert!(on.has_none_for(1, MINUTE).await, "what is refused counts nothing");
+    assert_eq!(on.take(2, Take::One).await, Taken::Yes, "another key");
+    on.advance(MINUTE).await;
+    assert_eq!(on.take(1, Take::One).await, Taken::Yes, "one is back");
+    assert!(on.has_none_for(1, MINUTE).await, "and no other");
+    on.advance(10 * MINUTE + on.ground.lingers()).await;
+    assert_eq!(on.rows().await, 0, "what is all back is forgotten");
+    for _ in 0..3 {
+        assert_eq!(on.take(1, Take::One).await, Taken::Yes, "never more than there are");
+    }
+    assert!(on.has_none_for(1, MINUTE).await);
+}
+
+async fn of_concurrent_takes_as_many_are_granted_as_there_are(on: &Fixture) {
+    let takes = futures::future::join_all((0..20).map(|_| on.take(1, Take::One))).await;
+    let granted = takes.iter().filter(|taken| **taken == Taken::Yes).count();
+    assert_eq!(granted, if on.is_shared() { 3 } else { 0 });
 }
 
 async fn records_marks_and_leases_under_one_key_do_not_meet(on: &Fixture) {

@@ -38,7 +38,10 @@ pub use self::file::OpenError;
 use self::slot::Slot;
 use self::tables::{Snapshot, Tables};
 use self::writer::{Change, Job, Pace, Writer};
-use super::{Cursor, Index, Lease, Page, Record, Replaced, SessionStore, StoreError, StoreKey, Stored};
+use super::{
+    Cursor, Index, Lease, Page, Record, Replaced, SessionStore, StoreError, StoreKey, Stored, Take, Taken,
+};
+use crate::clock::bucket::Rate;
 use crate::clock::{Clock, UnixTime};
 
 /// How many changes may wait; further callers wait for a place.
@@ -287,6 +290,10 @@ impl SessionStore for DiskStore {
     async fn list(&self, cursor: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
         let after = cursor.map(|cursor| cursor.key()).transpose()?;
         self.read(move |snapshot, now| snapshot.page(after, limit.max(1), now)).await
+    }
+
+    async fn take(&self, _: StoreKey, _: Rate, _: Take) -> Result<Taken, StoreError> {
+        Ok(Taken::Uncounted)
     }
 
     fn changes(&self) -> Option<broadcast::Receiver<super::Change>> {

@@ -16,8 +16,10 @@ use tokio::time::timeout;
 
 use super::observed::ObservedStore;
 use super::{
-    Change, Cursor, Index, Lease, Page, Record, Replaced, SessionStore, StoreError, StoreKey, Stored,
+    Change, Cursor, Index, Lease, Page, Record, Replaced, SessionStore, StoreError, StoreKey, Stored, Take,
+    Taken,
 };
+use crate::clock::bucket::Rate;
 use crate::clock::{Clock, UnixTime};
 use crate::telemetry::Events;
 
@@ -288,6 +290,10 @@ impl SessionStore for GuardedStore {
     async fn list(&self, cursor: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
         self.check()?;
         self.observed.list(cursor, limit).await
+    }
+
+    async fn take(&self, key: StoreKey, rate: Rate, take: Take) -> Result<Taken, StoreError> {
+        self.write(Probe::Record(key), self.observed.take(key, rate, take)).await
     }
 
     fn changes(&self) -> Option<broadcast::Receiver<Change>> {

@@ -15,8 +15,10 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use super::{
-    Change, Cursor, Index, Lease, Page, Record, Replaced, SessionStore, StoreError, StoreKey, Stored,
+    Change, Cursor, Index, Lease, Page, Record, Replaced, SessionStore, StoreError, StoreKey, Stored, Take,
+    Taken,
 };
+use crate::clock::bucket::Rate;
 use crate::clock::{Clock, UnixTime};
 
 /// How many entries that have ended a write takes away: more than the one it may add.
@@ -24,7 +26,7 @@ const SWEPT_BY_A_WRITE: usize = 8;
 
 /// A store in memory.
 pub struct MemoryStore {
-    clock: Clock,
+    pub(super) clock: Clock,
     state: Mutex<State>,
 }
 
@@ -155,6 +157,10 @@ impl SessionStore for MemoryStore {
     async fn list(&self, cursor: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
         let after = cursor.map(|cursor| cursor.key()).transpose()?;
         self.read(|state, now| state.page(after, limit.max(1), now))
+    }
+
+    async fn take(&self, _: StoreKey, _: Rate, _: Take) -> Result<Taken, StoreError> {
+        self.read(|_, _| Taken::Uncounted)
     }
 
     fn changes(&self) -> Option<broadcast::Receiver<Change>> {

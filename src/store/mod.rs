@@ -24,6 +24,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::broadcast;
 
 use crate::clock::UnixTime;
+use crate::clock::bucket::Rate;
 
 /// A hashed key: of a session, a mark, a lease.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -105,6 +106,26 @@ pub struct Lease {
     pub key: StoreKey,
     /// Grows with every lease granted on the key: a write with an older one is refused.
     pub fence: u64,
+}
+
+/// What is wanted of a rate: [`SessionStore::take`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Take {
+    /// One.
+    One,
+    /// Nothing: only to know whether there is one.
+    Nothing,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// There was one.
+    Yes,
+    /// There is none before this long.
+    NotFor(Duration),
+    /// Nobody else is on this store: whoever asks counts for himself.
+    Uncounted,
 }
 
 /// Where a walk through a store goes on: text that only the store which wrote it can read.
@@ -251,6 +272,11 @@ pub trait SessionStore: Send + Sync + std::fmt::Debug {
     /// is a next page. Every record that lives from the first page to the last is on at least one of them,
     /// those that come or go meanwhile perhaps. A cursor that is not of this store is an error.
     async fn list(&self, cursor: Option<Cursor>, limit: usize) -> Result<Page, StoreError>;
+
+    /// Takes from a rate that everybody on this store shares, under a key: in one step, and as
+    /// [`Bucket`](crate::clock::bucket::Bucket) does. What was taken is forgotten when it is all regained. A store
+    /// of one process counts nothing.
+    async fn take(&self, key: StoreKey, rate: Rate, take: Take) -> Result<Taken, StoreError>;
 
     /// What other processes do to the store from now on; `None` where there are no others. A receiver that
     /// lags has missed changes, as [`Change::Missed`] says.

@@ -9,8 +9,10 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use super::{
-    Change, Cursor, Index, Lease, Page, Record, Replaced, SessionStore, StoreError, StoreKey, Stored,
+    Change, Cursor, Index, Lease, Page, Record, Replaced, SessionStore, StoreError, StoreKey, Stored, Take,
+    Taken,
 };
+use crate::clock::bucket::Rate;
 use crate::telemetry::Events;
 
 /// Another store, observed.
@@ -99,6 +101,10 @@ impl SessionStore for ObservedStore {
         self.observe("list", self.inner.list(cursor, limit)).await
     }
 
+    async fn take(&self, key: StoreKey, rate: Rate, take: Take) -> Result<Taken, StoreError> {
+        self.observe("take", self.inner.take(key, rate, take)).await
+    }
+
     fn changes(&self) -> Option<broadcast::Receiver<Change>> {
         self.inner.changes()
     }
@@ -113,6 +119,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::clock::bucket::Rate;
     use crate::clock::{Clock, UnixTime};
     use crate::store::memory::MemoryStore;
 
@@ -136,12 +143,13 @@ mod tests {
             store.extend(&lease, HOUR).await.is_err(),
             store.release(lease).await.is_err(),
             store.list(None, 1).await.is_err(),
+            store.take(key, Rate { count: 1, per: HOUR }, Take::One).await.is_err(),
             store.ping().await.is_err(),
         ];
         failed.into_iter().filter(|failed| *failed).count()
     }
 
-    const OPERATIONS: [&str; 14] = [
+    const OPERATIONS: [&str; 15] = [
         "get",
         "put",
         "replace",
@@ -155,6 +163,7 @@ mod tests {
         "extend",
         "release",
         "list",
+        "take",
         "ping",
     ];
 

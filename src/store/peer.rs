@@ -1,5 +1,6 @@
 //! For tests: a store in memory as one of several gateways has it, with a feed of what the others do.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,8 +11,10 @@ use tokio::sync::broadcast;
 
 use super::memory::MemoryStore;
 use super::{
-    Change, Cursor, Index, Lease, Page, Record, Replaced, SessionStore, StoreError, StoreKey, Stored,
+    Change, Cursor, Index, Lease, Page, Record, Replaced, SessionStore, StoreError, StoreKey, Stored, Take,
+    Taken,
 };
+use crate::clock::bucket::{Bucket, Rate};
 
 /// One gateway's side of a shared store.
 pub(crate) struct Peer {
@@ -30,12 +33,15 @@ pub(crate) struct Peer {
     pub(crate) failures: AtomicUsize,
     /// A record that can't be read.
     pub(crate) damaged: Mutex<Option<StoreKey>>,
+    /// The rates that both count.
+    rates: Arc<Mutex<HashMap<StoreKey, Bucket>>>,
 }
 
 /// A store that two gateways share.
 pub(crate) fn pair(memory: MemoryStore) -> [Arc<Peer>; 2] {
     let memory = Arc::new(memory);
     let [one, other] = [0; 2].map(|_| broadcast::channel(64).0);
+    let rates = Arc::new(Mutex::new(HashMap::new()));
     let peer = |heard: &broadcast::Sender<Change>, told: &broadcast::Sender<Change>| {
         Arc::new(Peer {
             memory: Arc::clone(&memory),
@@ -46,6 +52,7 @@ pub(crate) fn pair(memory: MemoryStore) -> [Arc<Peer>; 2] {
             is_full: AtomicBool::new(false),
             failures: AtomicUsize::new(0),
             damaged: Mutex::new(None),
+            rates: Arc::clone(&rates),
         })
     };
     [peer(&one, &other), peer(&other, &one)]
@@ -164,6 +171,18 @@ impl SessionStore for Peer {
 
     async fn list(&self, cursor: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
         self.memory.list(cursor, limit).await
+    }
+
+    async fn take(&self, key: StoreKey, rate: Rate, take: Take) -> Result<Taken, StoreError> {
+        self.writing()?;
+        let now = self.memory.clock.now();
+        let mut rates = self.rates.lock().unwrap();
+        let bucket = rates.entry(key).or_insert_with(|| Bucket::of(rate, now));
+        let wait = bucket.wait(now);
+        if take == Take::One {
+            bucket.take(now);
+        }
+        Ok(if wait.is_zero() { Taken::Yes } else { Taken::NotFor(wait) })
     }
 
     fn changes(&self) -> Option<broadcast::Receiver<Change>> {

@@ -8,6 +8,7 @@
 //! s:{K}     a record: format, version, fence, id of the write, indexes, payload; ends by the server's TTL
 //! l:{K}     the lease on it: its fence; ends by the server's TTL
 //! m:{K}     a mark; ends by the server's TTL
+//! r:{K}     a rate: what was taken is regained when the server's TTL ends
 //! x:{I}     an index: a sorted set of members (key of a record, id of a write), the score is their end
 //! changes   the channel on which writes tell of themselves
 //! ```
@@ -79,11 +80,15 @@ use self::dial::Dialer;
 use self::feed::{Feed, Origin, WAITING_CHANGES};
 use self::layout::{Head, Name, Names, key_of_member, member};
 use self::link::Keeper;
-use self::scripts::{EXTEND, GET, JOIN, LEASE, LOOK, Lua, MARK, PROBE, PUT, RELEASE, REPLACE, TAKE};
+use self::scripts::{
+    EXTEND, GET, JOIN, LEASE, LOOK, Lua, MARK, PROBE, PUT, RELEASE, REPLACE, TAKE, TAKE_OF_RATE,
+};
 use self::servers::Servers;
 use super::{
-    Change, Cursor, Index, Lease, Page, Record, Replaced, SessionStore, StoreError, StoreKey, Stored,
+    Change, Cursor, Index, Lease, Page, Record, Replaced, SessionStore, StoreError, StoreKey, Stored, Take,
+    Taken,
 };
+use crate::clock::bucket::Rate;
 use crate::clock::{Clock, UnixTime};
 use crate::random::{RandomError, random_bytes};
 
@@ -573,6 +578,14 @@ impl SessionStore for RedisStore {
             place.stamp = self.stamp(place.master).await?;
         }
         Ok(Page { records, next: (!is_last).then(|| place.cursor()) })
+    }
+
+    async fn take(&self, key: StoreKey, rate: Rate, take: Take) -> Result<Taken, StoreError> {
+        let (count, period) = (rate.count.to_string(), rate.period().as_millis().to_string());
+        let taken: &[u8] = if take == Take::One { b"1" } else { b"0" };
+        let args = [count.as_bytes(), period.as_bytes(), taken];
+        let wait: u64 = self.run(&TAKE_OF_RATE, &[&self.names.rate(key)], &args).await?;
+        Ok(if wait == 0 { Taken::Yes } else { Taken::NotFor(Duration::from_millis(wait)) })
     }
 
     fn changes(&self) -> Option<broadcast::Receiver<Change>> {

@@ -101,6 +101,22 @@ impl Events {
         }
     }
 
+    /// Somebody is over a limit; `portcullis_rate_limited_total{limit}` where limit is the setting. The first
+    /// time in a span of it also WARN `rate_limited`.
+    pub fn rate_limited(
+        &self,
+        limit: &'static str,
+        route: Option<&str>,
+        client: IpAddr,
+        retry_after_s: u32,
+        is_news: bool,
+    ) {
+        self.metrics.count_rate_limited(limit);
+        if is_news {
+            warn!(event = "rate_limited", limit, route, %client, retry_after_s);
+        }
+    }
+
     /// Somebody signed in. INFO `sign_in`; `portcullis_sign_ins_total{provider,outcome="success"}`.
     pub fn signed_in(
         &self,

@@ -62,6 +62,11 @@ struct KindLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabel {
+    limit: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallLabel {
     provider: String,
     call: &'static str,
@@ -86,6 +91,7 @@ pub struct Metrics {
     request_seconds: Timing,
     in_flight: Gauge<i64, AtomicI64>,
     refusals: Family<CodeLabel, Counter>,
+    rate_limited: Family<LimitLabel, Counter>,
     sign_ins: Family<SignInLabel, Counter>,
     sign_outs: Family<KindLabel, Counter>,
     displaced: Counter,
@@ -110,6 +116,7 @@ impl Metrics {
             request_seconds: Timing::new(REQUEST_BOUNDS),
             in_flight: Gauge::default(),
             refusals: Family::default(),
+            rate_limited: Family::default(),
             sign_ins: Family::default(),
             sign_outs: Family::default(),
             displaced: Counter::default(),
@@ -142,6 +149,7 @@ impl Metrics {
         );
         to.register("requests_in_flight", "Requests that have not ended", self.in_flight.clone());
         to.register("refusals", "Requests that reached no upstream, by code", self.refusals.clone());
+        to.register("rate_limited", "Requests over a rate limit, by its setting", self.rate_limited.clone());
     }
 
     fn register_sign_ins(&mut self) {
@@ -226,6 +234,10 @@ impl Metrics {
 
     pub(super) fn count_refusal(&self, code: &'static str) {
         self.refusals.get_or_create(&CodeLabel { code }).inc();
+    }
+
+    pub(super) fn count_rate_limited(&self, limit: &'static str) {
+        self.rate_limited.get_or_create(&LimitLabel { limit }).inc();
     }
 
     pub(super) fn count_sign_in(&self, provider: &str, outcome: &'static str) {

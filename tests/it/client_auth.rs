@@ -95,7 +95,7 @@ fn te_2_a_client_certificate_signs_in_at_a_certified_provider() {
     let signs_in = || {
         let mut browser = Browser::new(&gateway);
         let tls = Some((authority.client(), "localhost".to_owned()));
-        browser.finds(&format!("https://localhost:{port}"), Place { address, tls });
+        browser.finds(&format!("https://localhost:{port}"), Place { address, tls, from: None });
         let page = browser.sign_in(PAGE, "alice");
         page.url.as_str() == PAGE && Echo::of(&page.response).one("x-forwarded-user") == Some("alice")
     };

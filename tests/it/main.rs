@@ -28,6 +28,7 @@ mod headers;
 mod keys;
 mod kills;
 mod leaks;
+mod limits;
 mod login_cases;
 mod login_loop;
 mod logout_cases;

@@ -4,6 +4,7 @@
 mod client;
 mod headers;
 mod host;
+mod limits;
 mod provider;
 mod redis;
 mod route;
@@ -122,6 +123,7 @@ impl Check<'_> {
             identity,
             headers,
             route,
+            limits: rate_limits,
             server,
             admin,
             log,
@@ -140,6 +142,7 @@ impl Check<'_> {
         let redis = self.redis(redis, session.as_ref().ok().map(|session| session.store));
         let claim_paths = self.identity(identity);
         let headers = self.headers(headers);
+        let rate_limits = self.rate_limits(rate_limits);
         let server = self.server(server);
         let admin = self.admin(admin, listeners.as_deref().unwrap_or_default());
         let log = self.log(log);
@@ -164,6 +167,7 @@ impl Check<'_> {
                     limits: route::with_routes(session.limits, &routes),
                 }),
                 per_user: session.per_user,
+                limits: rate_limits?,
                 routes: RouteTable::new(routes, upstreams),
                 paths: Paths::new(&prefix?),
                 demo: false,

@@ -86,6 +86,8 @@ impl Check<'_> {
             connect_timeout,
             read_timeout,
             idle_timeout,
+            rate_limit,
+            rate_limit_by,
         } = route;
         let path_place = if path.is_written() { path.place.clone() } else { place.clone() };
         let host_written = host.peek().cloned().unwrap_or_default();
@@ -99,6 +101,7 @@ impl Check<'_> {
         let params = self.route_params(authorization_params, access);
         let keep_host = host_header.parse(&mut self.problems, one_of(HOST_HEADER)).or(true);
         let forward_access_token = self.forward_access_token(forward_access_token, access);
+        let rate_limit = self.route_rate(rate_limit, rate_limit_by, access);
         let timeouts = self.timeouts(connect_timeout, read_timeout, idle_timeout);
         let upstream = self.upstream(upstream, ca_file, timeouts);
         let (host, path) = (host?, path?);
@@ -115,6 +118,7 @@ impl Check<'_> {
             forward_authorization: forward_authorization.or(true)?,
             provider: provider?,
             authorization_params: params?,
+            rate_limit: rate_limit?,
         })
     }
 

@@ -6,11 +6,13 @@ use sha2::{Digest as _, Sha256};
 use toml::de::{DeTable, DeValue};
 
 use super::*;
+use crate::clock::bucket::Rate;
 use crate::config::{EXAMPLE, known_keys};
+use crate::gateway::limits::LimitSettings;
 use crate::idp::credentials::AssertionAudience;
 use crate::oidc::step_up::StepUp;
 use crate::policy::Access;
-use crate::route::HostPattern;
+use crate::route::{CountedBy, HostPattern, RouteRate};
 use crate::session::RouteLimits;
 use crate::store::redis::{Address, Password, RedisSettings, Trust};
 
@@ -38,6 +40,8 @@ name = "wiki.example.com"
 [[route]]
 host = "wiki.example.com"
 upstream = "http://10.0.0.5:3000"
+
+[limits]
 
 [server]
 
@@ -491,6 +495,89 @@ fn keys_are_made_by_age_unless_the_operator_has_their_own_or_says_no() {
         let delay = settings.rotation().delay;
         assert_eq!(delay.is_zero(), settings.keys.is_empty(), "{name}");
     }
+}
+
+#[test]
+fn a_rate_is_a_number_in_a_span_or_off() {
+    let rate = |count, per| Some(Rate { count, per });
+    let cases = [
+        ("none written", "", LimitSettings::default()),
+        (
+            "all off",
+            "sign_in_starts = \"off\"\nfailed_sign_ins = \"off\"\nfailed_logouts = \"off\"",
+            LimitSettings { sign_in_starts: None, failed_sign_ins: None, failed_logouts: None },
+        ),
+        (
+            "each another",
+            "sign_in_starts = \"60/1m\"\nfailed_sign_ins = \"1000 / 1s\"\nfailed_logouts = \"1/1h\"",
+            LimitSettings {
+                sign_in_starts: rate(60, MINUTE),
+                failed_sign_ins: rate(1000, SECOND),
+                failed_logouts: rate(1, HOUR),
+            },
+        ),
+    ];
+    for (name, lines, wanted) in cases {
+        assert_eq!(settings("[limits]", lines).gateway.limits, wanted, "{name}");
+    }
+    let of_route =
+        |lines: &str| settings("[[route]]", lines).gateway.routes.iter().next().unwrap().rate_limit;
+    let cases = [
+        ("", None),
+        ("rate_limit = \"off\"", None),
+        (
+            "rate_limit = \"100/1m\"",
+            Some(RouteRate { rate: Rate { count: 100, per: MINUTE }, by: CountedBy::Address }),
+        ),
+        (
+            "rate_limit = \"100/1m\"\nrate_limit_by = \"user\"",
+            Some(RouteRate { rate: Rate { count: 100, per: MINUTE }, by: CountedBy::User }),
+        ),
+    ];
+    for (lines, wanted) in cases {
+        assert_eq!(of_route(lines), wanted, "{lines}");
+    }
+    assert_told(&[
+        ("[limits]", "sign_in_starts = \"60\"", &["limits.sign_in_starts: \"60\" is not a number in a span"]),
+        ("[limits]", "sign_in_starts = 60", &["limits.sign_in_starts: 60 is not"]),
+        (
+            "[limits]",
+            "failed_sign_ins = \"0/1m\"",
+            &["limits.failed_sign_ins: \"0/1m\" counts to a number that is not between 1 and 60000"],
+        ),
+        (
+            "[limits]",
+            "failed_sign_ins = \"-1/1m\"",
+            &["limits.failed_sign_ins: \"-1/1m\" is not a number in a span"],
+        ),
+        (
+            "[limits]",
+            "failed_logouts = \"5/2h\"",
+            &["limits.failed_logouts: \"5/2h\" counts in a span that is not between 1s and 1h"],
+        ),
+        (
+            "[limits]",
+            "failed_logouts = \"1001/1s\"",
+            &["limits.failed_logouts: \"1001/1s\" counts to a number that is not between 1 and 1000"],
+        ),
+        ("[limits]", "failed_logins = \"5/1m\"", &["limits.failed_logins: unknown key"]),
+        ("[[route]]", "rate_limit = \"many\"", &["route[0].rate_limit: \"many\" is not a number in a span"]),
+        (
+            "[[route]]",
+            "rate_limit_by = \"user\"",
+            &["route[0].rate_limit_by: \"user\" has no effect without rate_limit"],
+        ),
+        (
+            "[[route]]",
+            "access = \"public\"\nrate_limit = \"5/1m\"\nrate_limit_by = \"user\"",
+            &["route[0].rate_limit_by: \"user\" needs users: a public route has none"],
+        ),
+        (
+            "[[route]]",
+            "rate_limit = \"5/1m\"\nrate_limit_by = \"browser\"",
+            &["route[0].rate_limit_by: \"browser\" is not one of \"address\", \"user\""],
+        ),
+    ]);
 }
 
 #[test]

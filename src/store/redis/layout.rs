@@ -44,6 +44,11 @@ impl Names {
         self.name('x', index.0)
     }
 
+    /// What was taken of a rate.
+    pub(super) fn rate(&self, key: StoreKey) -> Name {
+        self.name('r', key.0)
+    }
+
     /// What is written to see whether writing works.
     pub(super) fn probe(&self, random: [u8; 32]) -> Name {
         self.name('p', random)
@@ -148,12 +153,13 @@ mod tests {
             names.lease(key),
             names.mark(key),
             names.index(Index(key.0)),
+            names.rate(key),
             names.probe(key.0),
         ];
         assert!(all.iter().all(|name| name.slot == all[0].slot));
         let mut texts: Vec<_> = all.iter().map(|name| &name.text).collect();
         texts.dedup();
-        assert_eq!(texts.len(), 5);
+        assert_eq!(texts.len(), 6);
         assert_ne!(names.record(StoreKey([8; 32])).slot, all[0].slot);
         assert_eq!(names.key_of(&all[0].text), Some(key));
         assert_eq!(names.key_of(&all[1].text), None, "a lease is no record");

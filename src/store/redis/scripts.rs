@@ -204,6 +204,20 @@ return 1
 "])
 });
 
+/// KEYS: rate. ARGV: how many, the milliseconds after which one is regained, `1` to take one. The milliseconds
+/// until there is one. The time that the key has left is the time until all are regained: one more for each taken.
+pub(super) static TAKE_OF_RATE: LazyLock<Lua> = LazyLock::new(|| {
+    Lua::new(&["
+local period = tonumber(ARGV[2])
+local span = tonumber(ARGV[1]) * period
+local left = math.min(math.max(redis.call('PTTL', KEYS[1]), 0), span)
+local wait = left + period - span
+if wait > 0 then return wait end
+if ARGV[3] == '1' then redis.call('SET', KEYS[1], '1', 'PX', string.format('%.0f', left + period)) end
+return 0
+"])
+});
+
 /// KEYS: a key of its own. Writes and leaves nothing behind.
 pub(super) static PROBE: LazyLock<Lua> = LazyLock::new(|| {
     Lua::new(&["

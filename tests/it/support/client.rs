@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,12 +105,20 @@ pub struct Place {
     pub address: SocketAddr,
     /// With TLS: whom to trust, and the name to ask for.
     pub tls: Option<(Arc<rustls::ClientConfig>, String)>,
+    /// The address of this machine that it is reached from, where that matters.
+    pub from: Option<Ipv4Addr>,
 }
 
 impl Place {
     /// A server without TLS.
     pub fn plain(address: SocketAddr) -> Self {
-        Self { address, tls: None }
+        Self { address, tls: None, from: None }
+    }
+
+    /// The same, reached from an address of this machine: any of 127.0.0.0/8.
+    #[must_use]
+    pub fn from(self, address: Ipv4Addr) -> Self {
+        Self { from: Some(address), ..self }
     }
 
     /// Opens a connection.
@@ -118,7 +126,10 @@ impl Place {
     /// # Errors
     /// When nobody listens there, or TLS fails.
     pub fn connect(&self) -> io::Result<Connection> {
-        let tcp = TcpStream::connect_timeout(&self.address, DEADLINE)?;
+        let tcp = match self.from {
+            None => TcpStream::connect_timeout(&self.address, DEADLINE)?,
+            Some(from) => connect_from(from, self.address)?,
+        };
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(DEADLINE))?;
         tcp.set_write_timeout(Some(DEADLINE))?;
@@ -144,6 +155,19 @@ impl Place {
     pub fn request(&self, request: &Request) -> Response {
         self.connect().expect("the server accepts").request(request)
     }
+}
+
+/// The standard library binds no socket before it connects.
+fn connect_from(from: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let stream = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.bind((from, 0).into())?;
+        tokio::time::timeout(DEADLINE, socket.connect(to)).await?
+    })?;
+    let stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
+    Ok(stream)
 }
 
 /// An open connection.

@@ -20,6 +20,8 @@ use super::{ports, wait_for};
 /// The host that most tests use; a load balancer in front of the gateway is thought to end its TLS.
 pub const WIKI: &str = "wiki.test";
 
+const NO_LIMITS: &str = "sign_in_starts = \"off\"\nfailed_sign_ins = \"off\"";
+
 const UNLIMITED: &str = "unlimited";
 
 /// A provider as the configuration has it.
@@ -44,6 +46,7 @@ pub struct Builder {
     tls: Option<(Authority, Certificate)>,
     top: String,
     session: String,
+    limits: Option<String>,
     sections: String,
     log_level: &'static str,
     environment: Vec<(String, String)>,
@@ -83,6 +86,7 @@ impl Gateway {
             tls: None,
             top: String::new(),
             session: String::new(),
+            limits: None,
             sections: String::new(),
             log_level: "debug",
             environment: Vec::new(),
@@ -138,6 +142,13 @@ impl Builder {
     #[must_use]
     pub fn session(mut self, lines: &str) -> Self {
         self.session.push_str(lines);
+        self
+    }
+
+    /// Lines of `[limits]`, instead of no limit for tests that fail on purpose, all from one address.
+    #[must_use]
+    pub fn limits(mut self, lines: &str) -> Self {
+        self.limits = Some(lines.to_owned());
         self
     }
 
@@ -210,6 +221,8 @@ impl Builder {
         write!(text, "\n[admin]\naddress = \"{admin}\"\n\n[log]\nformat = \"json\"\n").unwrap();
         write!(text, "level = \"{}\"\n\n[session]\n{}\n{}", self.log_level, self.session, self.sections)
             .unwrap();
+        let limits = self.limits.as_deref().unwrap_or(NO_LIMITS);
+        write!(text, "\n[limits]\n{limits}\n").unwrap();
         std::fs::write(folder.join("portcullis.toml"), text).unwrap();
         Gateway {
             folder: self.folder,
@@ -239,7 +252,7 @@ impl Gateway {
     /// How to reach it as `name`.
     pub fn place(&self, name: &str) -> Place {
         let tls = self.authority.as_ref().map(|authority| (authority.client(), name.to_owned()));
-        Place { address: self.address, tls }
+        Place { address: self.address, tls, from: None }
     }
 
     /// Sends one request for [`WIKI`].
