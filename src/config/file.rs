@@ -232,6 +232,8 @@ section! {
         read_timeout: Duration,
         /// Silence on a WebSocket.
         idle_timeout: Duration,
+        /// What pages of other sites may do.
+        cross_site: String,
         /// How many requests anybody may send.
         rate_limit: String,
         /// Whose requests are counted together.

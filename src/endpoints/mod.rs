@@ -16,7 +16,7 @@ use http::header::{ALLOW, HeaderValue, SET_COOKIE};
 use crate::gateway::limits::Kind;
 use crate::gateway::{Gateway, Need, Paths, Refusal, SetCookies};
 use crate::route::Site;
-use crate::web::{Reply, Request, Target};
+use crate::web::{Reply, Request, Source, Target};
 
 /// A row of the table.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,7 +27,34 @@ pub struct Endpoint {
     pub methods: &'static str,
     /// The most bytes of body that are read; 0: none.
     pub max_body_bytes: usize,
+    /// Whose requests it takes.
+    pub callers: Callers,
     handler: Handler,
+}
+
+/// From which sites an endpoint is called (CS-2, CS-3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Callers {
+    /// From any, in any way: to be called by others is what it is for, no cookie counts there, or all it says is public.
+    Any,
+    /// By people on their way, with a link or a form of any site: providers send them here. What pages load by themselves is
+    /// nobody's way.
+    Travellers,
+    /// By links of any site, also in a frame; forms and scripts are the host's own.
+    Links,
+    /// By the host's own pages and by hand.
+    Own,
+}
+
+impl Callers {
+    const fn take(self, source: Source) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Travellers => !matches!(source, Source::Part),
+            Self::Links => !matches!(source, Source::Part | Source::Form),
+            Self::Own => matches!(source, Source::Own),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +71,14 @@ enum Handler {
     Nothing,
 }
 
-const fn row(name: &'static str, methods: &'static str, max_body_bytes: usize, handler: Handler) -> Endpoint {
-    Endpoint { name, methods, max_body_bytes, handler }
+const fn row(
+    name: &'static str,
+    methods: &'static str,
+    max_body_bytes: usize,
+    callers: Callers,
+    handler: Handler,
+) -> Endpoint {
+    Endpoint { name, methods, max_body_bytes, callers, handler }
 }
 
 /// A sign-out form has no fields; what a browser or an old snippet adds is read and ignored.
@@ -62,19 +95,19 @@ const LOGOUT_TOKEN: usize = 64 * 1024;
 
 /// THE TABLE.
 pub static TABLE: &[Endpoint] = &[
-    row("start", "GET, POST", EMAIL, Handler::Start),
-    row("callback", "GET, POST", CALLBACK, Handler::Callback),
-    row("sign_in", "GET, HEAD", 0, Handler::SignIn),
-    row("sign_out", "GET, POST", FORM, Handler::SignOut),
-    row("signed_out", "GET, HEAD", 0, Handler::SignedOut),
-    row("userinfo", "GET", 0, Handler::Userinfo),
-    row("jwks", "GET, HEAD", 0, Handler::Jwks),
-    row("backchannel_logout", "POST", LOGOUT_TOKEN, Handler::BackchannelLogout),
-    row("frontchannel_logout", "GET", 0, Handler::FrontchannelLogout),
+    row("start", "GET, POST", EMAIL, Callers::Links, Handler::Start),
+    row("callback", "GET, POST", CALLBACK, Callers::Travellers, Handler::Callback),
+    row("sign_in", "GET, HEAD", 0, Callers::Links, Handler::SignIn),
+    row("sign_out", "GET, POST", FORM, Callers::Own, Handler::SignOut),
+    row("signed_out", "GET, HEAD", 0, Callers::Links, Handler::SignedOut),
+    row("userinfo", "GET", 0, Callers::Own, Handler::Userinfo),
+    row("jwks", "GET, HEAD", 0, Callers::Any, Handler::Jwks),
+    row("backchannel_logout", "POST", LOGOUT_TOKEN, Callers::Any, Handler::BackchannelLogout),
+    row("frontchannel_logout", "GET", 0, Callers::Any, Handler::FrontchannelLogout),
 ];
 
 /// What stands at every other path below the prefix: nothing, and no upstream either.
-static NOTHING: Endpoint = row("", "GET, HEAD, POST", 0, Handler::Nothing);
+static NOTHING: Endpoint = row("", "GET, HEAD, POST", 0, Callers::Any, Handler::Nothing);
 
 /// The endpoint at a target below the prefix; `None` for a target that is not below it.
 #[must_use]
@@ -129,6 +162,9 @@ async fn run(
     if !endpoint.takes(request.method) {
         return Err(Refusal::MethodNotAllowed);
     }
+    if endpoint.callers != Callers::Any && !endpoint.callers.take(request.source(&site.origin())) {
+        return Err(Refusal::CrossSite);
+    }
     let call = Call { gateway, request, site: &site, body };
     match endpoint.handler {
         Handler::BackchannelLogout => backchannel_logout::answer(&call).await,
@@ -149,7 +185,7 @@ fn refuse(endpoint: &Endpoint, gateway: &Gateway, request: &Request<'_>, refusal
         // An endpoint never redirects to sign-in: it would come back to itself.
         return gateway.unauthorized(request, &site, need);
     }
-    if refusal == Refusal::CrossSite {
+    if refusal == Refusal::CrossSite && endpoint.handler == Handler::SignOut {
         return sign_out::confirmation(gateway, request);
     }
     let reply = gateway.render(request, refusal);
@@ -209,6 +245,31 @@ mod tests {
     fn name_at(path: &str) -> Option<&'static str> {
         let target = Target::parse(path.as_bytes()).unwrap();
         find(&Paths::new("/oauth2"), &target).map(|endpoint| endpoint.name)
+    }
+
+    #[test]
+    fn cs_3_each_endpoint_says_from_which_sites_it_is_called() {
+        use Source::{Form, Frame, Link, Own, Part, Untold};
+        let sources = [Own, Untold, Link, Frame, Form, Part];
+        let rows = [
+            ("start", "++++--"),
+            ("callback", "+++++-"),
+            ("sign_in", "++++--"),
+            ("sign_out", "+-----"),
+            ("signed_out", "++++--"),
+            ("userinfo", "+-----"),
+            ("jwks", "++++++"),
+            ("backchannel_logout", "++++++"),
+            ("frontchannel_logout", "++++++"),
+        ];
+        assert_eq!(
+            rows.map(|(name, _)| name).as_slice(),
+            TABLE.iter().map(|row| row.name).collect::<Vec<_>>()
+        );
+        for (endpoint, (name, wanted)) in TABLE.iter().zip(rows) {
+            let taken = sources.map(|source| if endpoint.callers.take(source) { '+' } else { '-' });
+            assert_eq!(taken.iter().collect::<String>(), wanted, "{name}");
+        }
     }
 
     #[test]

@@ -25,9 +25,6 @@ const RETURN_LIFETIME: Duration = Duration::from_mins(10);
 /// Ends the session in the store first (RL-1), then the cookies, then at the provider. An outage of the store ends
 /// nothing and says so: a person must not believe to be signed out who is not.
 pub(super) async fn answer(call: &Call<'_>, cookies: &mut SetCookies) -> Result<Reply, Refusal> {
-    if !call.request.is_from_own_site(&call.site.origin()) {
-        return Err(Refusal::CrossSite);
-    }
     let ended = end(call).await?;
     delete_cookies(call, cookies);
     let Some(session) = ended else { return done(call, cookies) };

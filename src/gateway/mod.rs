@@ -24,14 +24,14 @@ use http::header::HeaderValue;
 use crate::clock::{Clock, UnixTime};
 use crate::idp::Provider;
 use crate::policy::{self, Access, Subject, Via, Why};
-use crate::route::{CountedBy, HostPattern, HostTable, Route, RouteRate, RouteTable, Site};
+use crate::route::{CountedBy, CrossSite, HostPattern, HostTable, Route, RouteRate, RouteTable, Site};
 use crate::session::refresh::{Due, Schedule, is_access_token_over};
 use crate::session::seal::{SealError, cookie_key, open_cookie, seal_cookie};
 use crate::session::{KeyRing, Purpose, Session, SessionId};
 use crate::store::SessionStore;
 use crate::telemetry::Events;
 use crate::web::cookie::{self, Found as CookieFound};
-use crate::web::{Reply, Request};
+use crate::web::{Reply, Request, Source};
 
 pub(crate) use challenge::Need;
 pub use challenge::Wish;
@@ -157,6 +157,7 @@ impl Gateway {
     /// [`Refusal`]; [`Gateway::refuse`] makes the answer of it.
     pub async fn decide(&self, request: &Request<'_>) -> Result<ForwardPlan, Refusal> {
         let (route, site) = self.find_route(request)?;
+        check_source(route, site.as_deref(), request)?;
         // Boxed, as all that few requests need.
         if let Some(RouteRate { rate, by: CountedBy::Address }) = route.rate_limit {
             Box::pin(self.count_request(route, rate, None, request)).await?;
@@ -169,9 +170,6 @@ impl Gateway {
         }
         let leeway = self.leeway(route, session.as_deref());
         let permit = policy::evaluate(&route.rule, &subject, now, leeway)?;
-        if session.is_some() && is_foreign_websocket(site.as_deref(), request) {
-            return Err(Refusal::CrossSite);
-        }
         let plan = forward::plan(&permit, Arc::clone(route), site, session).with_cookie(cookie);
         self.add_access_token(plan).await
     }
@@ -476,16 +474,36 @@ pub fn internal(request: &Request<'_>, error: &dyn std::error::Error) -> Refusal
     Refusal::Internal
 }
 
-/// PP-10: a page of another site may open a WebSocket to this one, and where the two are of one site in
-/// the cookies' sense it comes with the session. It must not act as the person then.
-fn is_foreign_websocket(site: Option<&Site>, request: &Request<'_>) -> bool {
-    let is_own = |site: &Site| request.is_from_own_site(&site.origin());
-    request.is_websocket() && !site.is_some_and(is_own)
+/// What a page of another site may not do is refused before anybody is asked who it is for.
+///
+/// PP-10: such a page may open a WebSocket to this host, and where the two are of one site in the cookies'
+/// sense it comes with the session. It must not act as the person then.
+fn check_source(route: &Route, site: Option<&Site>, request: &Request<'_>) -> Result<(), Refusal> {
+    let acts_as_somebody = || {
+        let has_cookie =
+            |site: &Site| cookie::find(request.headers, site.cookies.session()) != CookieFound::Absent;
+        match route.rule.access {
+            Access::Public => false,
+            Access::Optional => site.is_some_and(has_cookie),
+            Access::SignedIn => true,
+        }
+    };
+    let is_guarded = route.cross_site != CrossSite::Allow;
+    let is_websocket = request.is_websocket() && acts_as_somebody();
+    if !is_guarded && !is_websocket {
+        return Ok(());
+    }
+    let source = request.source(&site.map(Site::origin).unwrap_or_default());
+    if route.cross_site.refuses(source) || is_websocket && source != Source::Own {
+        return Err(Refusal::CrossSite);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
+    use http::Method;
 
     use super::rig::{IDLE, LIFETIME, Owned, Rig};
     use super::*;
@@ -495,6 +513,7 @@ mod tests {
     use crate::store::{
         Change, Cursor, Index, Lease, Page, Record, Replaced, StoreError, StoreKey, Stored, Take, Taken,
     };
+    use crate::web::Target;
 
     async fn verdict(rig: &Rig, request: &Owned) -> Result<bool, Refusal> {
         let plan = rig.gateway.decide(&request.request()).await;
@@ -578,6 +597,12 @@ mod tests {
             ("no origin at all", "/x", Some("null"), Err(Refusal::CrossSite)),
             ("another site, optional", "/optional", Some("https://evil.test"), Err(Refusal::CrossSite)),
             ("another site, public", "/public", Some("https://evil.test"), Ok(false)),
+            (
+                "another site, public and guarded",
+                "/guarded/public",
+                Some("https://evil.test"),
+                Err(Refusal::CrossSite),
+            ),
         ];
         for (name, path, origin, wanted) in cases {
             let handshake = Owned::get("app.test", path).with_cookie(&cookie);
@@ -590,6 +615,74 @@ mod tests {
         }
         let plain = Owned::get("app.test", "/x").with_cookie(&cookie).with("origin", "https://evil.test");
         assert_eq!(verdict(&rig, &plain).await, Ok(true), "other requests are the application's to judge");
+    }
+
+    #[tokio::test]
+    async fn pb_053_a_websocket_is_judged_by_its_origin_before_the_session_is_looked_for() {
+        let (_store, rig) = troubled(true);
+        let cookie = rig.sign_in(&[]).await;
+        let nobody = Err(Refusal::SignInRequired(Why::NoCredential));
+        let rows = [
+            ("own page, the store is down", "/x", true, "https://app.test", Err(Refusal::StoreUnavailable)),
+            ("another site", "/x", true, "https://evil.test", Err(Refusal::CrossSite)),
+            ("another site, optional", "/optional", true, "https://evil.test", Err(Refusal::CrossSite)),
+            ("another site without the session", "/x", false, "https://evil.test", Err(Refusal::CrossSite)),
+            (
+                "another site without the session, optional",
+                "/optional",
+                false,
+                "https://evil.test",
+                Ok(false),
+            ),
+            ("own page without the session", "/x", false, "https://app.test", nobody),
+        ];
+        for (name, path, has_cookie, origin, wanted) in rows {
+            let handshake = Owned::get("app.test", path).with("origin", origin);
+            let handshake = handshake.with("upgrade", "websocket").with("connection", "Upgrade");
+            let handshake = if has_cookie { handshake.with_cookie(&cookie) } else { handshake };
+            assert_eq!(verdict(&rig, &handshake).await, wanted, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn cs_3_a_guarded_route_takes_links_of_other_sites_and_nothing_else_from_there() {
+        let rig = Rig::new();
+        let cookie = rig.sign_in(&[]).await;
+        let (link, script) = (("navigate", "document"), ("cors", "empty"));
+        let image = ("no-cors", "image");
+        let (frame, object) = (("navigate", "iframe"), ("navigate", "object"));
+        let (get, post) = (&Method::GET, &Method::POST);
+        let refused = Err(Refusal::CrossSite);
+        let rows = [
+            ("own page", post, Some("same-origin"), script, None, Ok(true)),
+            ("typed", get, Some("none"), link, None, Ok(true)),
+            ("link", get, Some("cross-site"), link, None, Ok(true)),
+            ("link of a sister host", get, Some("same-site"), link, None, Ok(true)),
+            ("frame", get, Some("cross-site"), frame, None, refused),
+            ("object", get, Some("same-site"), object, None, refused),
+            ("image", get, Some("cross-site"), image, None, refused),
+            ("script of a sister host", get, Some("same-site"), script, Some("https://b.app.test"), refused),
+            ("form", post, Some("cross-site"), link, Some("https://evil.test"), refused),
+            ("form of a sister host", post, Some("same-site"), link, Some("https://b.app.test"), refused),
+            ("preflight", &Method::OPTIONS, Some("cross-site"), script, Some("https://evil.test"), refused),
+            ("old browser, form", post, None, ("", ""), Some("https://evil.test"), refused),
+            ("old browser, own form", post, None, ("", ""), Some("https://app.test"), Ok(true)),
+            ("old browser, link", get, None, ("", ""), None, Ok(true)),
+            ("a program", post, None, ("", ""), None, Ok(true)),
+        ];
+        for (name, method, site, (mode, dest), origin, wanted) in rows {
+            let mut request = Owned::get("app.test", "/guarded").with_cookie(&cookie).by(method);
+            if let Some(site) = site {
+                request = request.with("sec-fetch-site", site);
+                request = request.with("sec-fetch-mode", mode).with("sec-fetch-dest", dest);
+            }
+            if let Some(origin) = origin {
+                request = request.with("origin", origin);
+            }
+            assert_eq!(verdict(&rig, &request).await, wanted, "{name}");
+            request.target = Target::parse(b"/x").unwrap();
+            assert_eq!(verdict(&rig, &request).await, Ok(true), "{name}, on a route without a guard");
+        }
     }
 
     #[tokio::test]

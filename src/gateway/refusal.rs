@@ -197,7 +197,7 @@ impl Refusal {
                 "cross_site",
                 S::FORBIDDEN,
                 "This request came from another site, so it was not carried out.",
-                "Use the button below if you meant it.",
+                "If you meant it, begin it here: open the application itself, or use the button below where there is one.",
             ),
             Self::TooManyFailures(_) => row(
                 "too_many_failures",

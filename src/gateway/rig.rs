@@ -18,7 +18,7 @@ use crate::oidc::step_up::StepUp;
 use crate::oidc::{Issuer, ProviderId};
 use crate::policy::{Access, Rule};
 use crate::route::{
-    HostPattern, HostSettings, HostTable, PathPrefix, Route, RouteTable, Upstream, UpstreamId,
+    CrossSite, HostPattern, HostSettings, HostTable, PathPrefix, Route, RouteTable, Upstream, UpstreamId,
 };
 use crate::secret::Secret;
 use crate::session::seal::seal_cookie;
@@ -48,7 +48,7 @@ pub(crate) struct Rig {
 /// A request that owns its parts.
 pub(crate) struct Owned {
     method: Method,
-    target: Target,
+    pub(crate) target: Target,
     host: Host,
     pub(crate) headers: HeaderMap,
 }
@@ -73,6 +73,11 @@ impl Owned {
         self
     }
 
+    pub(crate) fn by(mut self, method: &Method) -> Self {
+        self.method = method.clone();
+        self
+    }
+
     pub(crate) fn request(&self) -> Request<'_> {
         Request {
             id: RequestId::new(),
@@ -89,7 +94,8 @@ impl Owned {
 impl Rig {
     /// Routes on app.test: `/` signed in, `/public`, `/optional`, `/admin` for the group `admins`,
     /// `/brief` within 15 minutes after sign-in, `/watched` (and `/perhaps`, optional) without pauses of three,
-    /// `/token` with the access token, `/strong` for the context `phr`, `/fresh` within five minutes; on any other host `/any`, public.
+    /// `/token` with the access token, `/strong` for the context `phr`, `/fresh` within five minutes; `/guarded`
+    /// (and `/guarded/public`) against other sites; on any other host `/any`, public.
     pub(crate) fn new() -> Self {
         let clock = Clock::manual(UnixTime::from_secs(1_800_000_000));
         Self::on(Arc::new(MemoryStore::new(clock.clone())), clock)
@@ -179,6 +185,8 @@ fn settings() -> Settings {
         limited(app("/brief", Access::SignedIn, &[], false), None, Some(Duration::from_mins(15))),
         limited(app("/watched", Access::SignedIn, &[], false), Some(Duration::from_mins(3)), None),
         limited(app("/perhaps", Access::Optional, &[], false), Some(Duration::from_mins(3)), None),
+        guarded(app("/guarded", Access::SignedIn, &[], false)),
+        guarded(app("/guarded/public", Access::Public, &[], false)),
         route("*", "/any", Access::Public, &[], false),
     ];
     let upstream = Upstream {
@@ -227,8 +235,13 @@ fn route(host: &str, path: &str, access: Access, groups: &[&str], forward_access
         forward_authorization: true,
         provider: None,
         authorization_params: Vec::new(),
+        cross_site: CrossSite::default(),
         rate_limit: None,
     }
+}
+
+fn guarded(route: Route) -> Route {
+    Route { cross_site: CrossSite::Deny, ..route }
 }
 
 fn asking(mut route: Route, acr: &[&str], max_age: Option<Duration>) -> Route {

@@ -11,7 +11,7 @@ use crate::clock::bucket::Rate;
 use crate::oidc::authorize::Parameters;
 use crate::policy::Rule;
 use crate::session::RouteLimits;
-use crate::web::{Host, Target};
+use crate::web::{Host, Source, Target};
 
 /// A place in the list of upstreams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,8 +75,31 @@ pub struct Route {
     pub provider: Option<crate::oidc::ProviderId>,
     /// Extra authorization parameters of this route's sign-ins; they win over the provider's.
     pub authorization_params: Parameters,
+    /// What pages of other sites may do.
+    pub cross_site: CrossSite,
     /// How many requests anybody may send; `None`: any number.
     pub rate_limit: Option<RouteRate>,
+}
+
+/// What pages of other sites may do with a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum CrossSite {
+    /// Everything: the application judges.
+    #[default]
+    Allow,
+    /// Link to it.
+    Deny,
+}
+
+impl CrossSite {
+    /// Whether a request from there is refused. A link is what browsers send `SameSite=Lax` cookies with, too.
+    #[must_use]
+    pub const fn refuses(self, source: Source) -> bool {
+        match self {
+            Self::Allow => false,
+            Self::Deny => matches!(source, Source::Frame | Source::Form | Source::Part),
+        }
+    }
 }
 
 /// How many requests somebody may send to a route.
@@ -200,6 +223,7 @@ mod tests {
             forward_authorization: true,
             provider: None,
             authorization_params: Vec::new(),
+            cross_site: CrossSite::default(),
             rate_limit: None,
         }
     }

@@ -15,5 +15,5 @@ pub use email::EmailAddress;
 pub use host::Host;
 pub use media_type::{FORM, media_type};
 pub use reply::Reply;
-pub use request::{Request, RequestId};
+pub use request::{Request, RequestId, Source};
 pub use target::Target;

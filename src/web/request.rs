@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use http::header::{ACCEPT, CONNECTION, HeaderName, ORIGIN, UPGRADE, USER_AGENT};
+use http::header::{ACCEPT, CONNECTION, HeaderName, ORIGIN, REFERER, UPGRADE, USER_AGENT};
 use http::{HeaderMap, Method};
 use uuid::Uuid;
 
@@ -116,21 +116,54 @@ impl<'a> Request<'a> {
         PURPOSES.iter().flat_map(|name| list(self.headers, name)).any(|item| ahead(without_parameters(item)))
     }
 
-    /// Whether it comes from a page of this host, or from the person's own hand (CS-2).
+    /// Where it comes from, seen from the host whose pages have the origin `own`
+    /// (`https://wiki.example.com`, as a browser writes it; CS-2, CS-3).
     ///
-    /// `Sec-Fetch-Site` decides: `same-origin` and `none` are own, `same-site`, `cross-site` and
-    /// everything else are not. Browsers without it say `Origin` on every POST, which must equal
-    /// `origin` (`https://wiki.example.com`, as a browser writes it). With neither, only GET and HEAD
-    /// pass: the top navigations of old browsers carry neither, and a cross-site subresource comes
-    /// without our cookies, which are `SameSite=Lax`.
+    /// `Sec-Fetch-Site` decides, which no page can forge: `same-origin` and `none` are own, `same-site`,
+    /// `cross-site` and everything else are not. Browsers without it say `Origin` on every POST and in every script, which must
+    /// equal `own`. With neither, GET and HEAD are own: the top navigations of old browsers carry neither,
+    /// and what pages of other sites load comes without our cookies, which are `SameSite=Lax`.
+    #[must_use]
+    pub fn source(&self, own: &str) -> Source {
+        let is_safe = matches!(*self.method, Method::GET | Method::HEAD);
+        match (single(self.headers, &SEC_FETCH_SITE), single(self.headers, &ORIGIN)) {
+            (Single::One(b"same-origin" | b"none"), _) => Source::Own,
+            (Single::Absent, Single::One(sent)) if sent == own.as_bytes() => Source::Own,
+            // Links say no origin.
+            (Single::Absent, Single::One(_)) if is_safe => Source::Part,
+            (Single::One(_), _) | (Single::Absent, Single::One(_)) => self.foreign(is_safe),
+            (Single::Absent, Single::Absent) if is_safe => Source::Own,
+            (Single::Absent, Single::Absent) if self.is_referred_from(own) => Source::Untold,
+            (Single::Absent, Single::Absent) => Source::Form,
+            (Single::Several, _) | (_, Single::Several) => Source::Part,
+        }
+    }
+
+    /// Whether it comes from a page of this host, or from the person's own hand: [`Source::Own`].
     #[must_use]
     pub fn is_from_own_site(&self, origin: &str) -> bool {
-        match (single(self.headers, &SEC_FETCH_SITE), single(self.headers, &ORIGIN)) {
-            (Single::One(site), _) => matches!(site, b"same-origin" | b"none"),
-            (Single::Absent, Single::One(sent)) => sent == origin.as_bytes(),
-            (Single::Absent, Single::Absent) => matches!(*self.method, Method::GET | Method::HEAD),
-            (Single::Several, _) | (_, Single::Several) => false,
+        self.source(origin) == Source::Own
+    }
+
+    /// What another site makes of it, as far as the browser says.
+    fn foreign(&self, is_safe: bool) -> Source {
+        if !single(self.headers, &SEC_FETCH_MODE).is_absent_or(|mode| mode == b"navigate") {
+            return Source::Part;
         }
+        match single(self.headers, &SEC_FETCH_DEST) {
+            Single::Absent | Single::One(b"document") if is_safe => Source::Link,
+            Single::One(b"iframe" | b"frame") if is_safe => Source::Frame,
+            Single::Absent | Single::One(b"document" | b"iframe" | b"frame") => Source::Form,
+            Single::One(_) | Single::Several => Source::Part,
+        }
+    }
+
+    /// Whether `Referer` is absent, or of a page of this host.
+    fn is_referred_from(&self, own: &str) -> bool {
+        single(self.headers, &REFERER).is_absent_or(|referer| {
+            let rest = referer.strip_prefix(own.as_bytes());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+        })
     }
 
     /// What the client calls itself, at most 256 characters; `None` when that is absent or holds
@@ -165,6 +198,23 @@ impl<'a> Request<'a> {
     fn accepted(&self) -> impl Iterator<Item = &'a [u8]> {
         list(self.headers, &ACCEPT).map(without_parameters)
     }
+}
+
+/// Where a request comes from: [`Request::source`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A page of this host, or the person's own hand.
+    Own,
+    /// Nothing says it, of a request that may change something: a program, hardly a browser.
+    Untold,
+    /// A link on a page of another site: GET or HEAD of a whole page.
+    Link,
+    /// The same, shown in a frame.
+    Frame,
+    /// A form on a page of another site.
+    Form,
+    /// Anything else that a page of another site does: a script, an image, a WebSocket.
+    Part,
 }
 
 /// A field that stands at most once in an honest request.
@@ -218,6 +268,9 @@ mod tests {
     const NAVIGATE: (&str, &str) = ("sec-fetch-mode", "navigate");
     const DOCUMENT: (&str, &str) = ("sec-fetch-dest", "document");
     const UPGRADE_NOW: [(&str, &str); 2] = [("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")];
+
+    /// A name, a method, header lines, and what they say.
+    type Told<'a> = (&'a str, &'a Method, Vec<(&'a str, &'a str)>, Source);
 
     /// What a request borrows.
     struct Sent {
@@ -386,6 +439,55 @@ mod tests {
         ];
         for (name, lines, expected) in rows {
             assert_eq!(sent(&Method::GET, lines).request().is_prefetch(), *expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn cs_2_cs_3_where_a_request_comes_from_is_what_its_browser_says() {
+        use Source::{Form, Frame, Link, Own, Part, Untold};
+        let (get, post) = (&Method::GET, &Method::POST);
+        let site = |site| ("sec-fetch-site", site);
+        let origin = |origin| ("origin", origin);
+        let (own, foreign, null) = ("https://app.test", "https://evil.test", "null");
+        let (frame, image) = (("sec-fetch-dest", "iframe"), ("sec-fetch-dest", "image"));
+        let (cors, no_cors) = (("sec-fetch-mode", "cors"), ("sec-fetch-mode", "no-cors"));
+        let (socket, options) = (("sec-fetch-mode", "websocket"), &Method::OPTIONS);
+        let rows: &[Told<'_>] = &[
+            ("a link", get, vec![site("cross-site"), NAVIGATE, DOCUMENT], Link),
+            ("a link of a sister host", get, vec![site("same-site"), NAVIGATE, DOCUMENT], Link),
+            ("a link, HEAD", &Method::HEAD, vec![site("cross-site"), NAVIGATE, DOCUMENT], Link),
+            ("a link that says the site alone", get, vec![site("cross-site")], Link),
+            ("a site of years to come", get, vec![site("cross-galaxy"), NAVIGATE, DOCUMENT], Link),
+            ("a page in a frame", get, vec![site("cross-site"), NAVIGATE, frame], Frame),
+            ("a form", post, vec![site("cross-site"), NAVIGATE, DOCUMENT, origin(foreign)], Form),
+            ("a form into a frame", post, vec![site("cross-site"), NAVIGATE, frame], Form),
+            ("a form of an honest origin", post, vec![site("cross-site"), NAVIGATE, origin(own)], Form),
+            ("an image", get, vec![site("cross-site"), no_cors, image], Part),
+            ("an image that navigates", get, vec![site("cross-site"), NAVIGATE, image], Part),
+            ("a script", post, vec![site("cross-site"), cors, origin(foreign)], Part),
+            ("a preflight", options, vec![site("cross-site"), cors, origin(foreign)], Part),
+            ("a WebSocket", get, vec![site("same-site"), socket, origin(foreign)], Part),
+            ("two sites", get, vec![site("same-origin"), site("cross-site")], Part),
+            ("own page", post, vec![site("same-origin"), cors, origin(own)], Own),
+            ("typed", get, vec![site("none"), NAVIGATE, DOCUMENT], Own),
+            ("old, own form", post, vec![origin(own)], Own),
+            ("old, form", post, vec![origin(foreign)], Form),
+            ("old, form without an origin", post, vec![origin(null)], Form),
+            ("old, preflight", options, vec![origin(foreign)], Form),
+            ("old, script or WebSocket", get, vec![origin(foreign)], Part),
+            ("old, in a sandbox", get, vec![origin(null)], Part),
+            ("two origins", post, vec![origin(own), origin(own)], Part),
+            ("old, link", get, vec![("referer", "https://evil.test/")], Own),
+            ("a program", post, vec![], Untold),
+            ("older, own form", post, vec![("referer", "https://app.test/page")], Untold),
+            ("older, the origin alone", post, vec![("referer", "https://app.test")], Untold),
+            ("older, form", post, vec![("referer", "https://evil.test/")], Form),
+            ("older, a longer name", post, vec![("referer", "https://app.test.evil.test/")], Form),
+            ("older, two", post, vec![("referer", own), ("referer", own)], Form),
+        ];
+        for (name, method, lines, wanted) in rows {
+            let source = sent(method, lines).request().source("https://app.test");
+            assert_eq!(source, *wanted, "{name}");
         }
     }
 

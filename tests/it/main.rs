@@ -18,6 +18,7 @@ mod browser;
 mod client_auth;
 mod config;
 mod conformance;
+mod cross_site;
 mod docs;
 mod doctor;
 mod form_post;

@@ -15,11 +15,13 @@ use crate::oidc::ProviderId;
 use crate::oidc::authorize::Parameters;
 use crate::oidc::step_up::StepUp;
 use crate::policy::{Access, Rule};
-use crate::route::{HostPattern, PathPrefix, Route, Upstream, UpstreamId};
+use crate::route::{CrossSite, HostPattern, PathPrefix, Route, Upstream, UpstreamId};
 use crate::session::{Limits, RouteLimits};
 
 const ACCESS: &[(&str, Access)] =
     &[("signed-in", Access::SignedIn), ("optional", Access::Optional), ("public", Access::Public)];
+
+const CROSS_SITE: &[(&str, CrossSite)] = &[("allow", CrossSite::Allow), ("deny", CrossSite::Deny)];
 
 /// Whether the client's `Host` is kept.
 const HOST_HEADER: &[(&str, bool)] = &[("keep", true), ("upstream", false)];
@@ -86,11 +88,13 @@ impl Check<'_> {
             connect_timeout,
             read_timeout,
             idle_timeout,
+            cross_site,
             rate_limit,
             rate_limit_by,
         } = route;
         let path_place = if path.is_written() { path.place.clone() } else { place.clone() };
         let host_written = host.peek().cloned().unwrap_or_default();
+        let cross_site = self.cross_site(cross_site, &host);
         let access = self.access(access, &host);
         let host = self.route_host(host);
         let path = self.route_path(path, context.endpoint_prefix);
@@ -118,6 +122,7 @@ impl Check<'_> {
             forward_authorization: forward_authorization.or(true)?,
             provider: provider?,
             authorization_params: params?,
+            cross_site: cross_site?,
             rate_limit: rate_limit?,
         })
     }
@@ -132,6 +137,17 @@ impl Check<'_> {
             return Err(self.problems.add(&place, message));
         }
         Ok(access)
+    }
+
+    /// Which site is another one is known only where there is a public URL.
+    fn cross_site(&mut self, field: Field<String>, host: &Field<String>) -> Result<CrossSite, Told> {
+        let any = host.peek().is_some_and(|host| host == "*");
+        let rule = |what| match what {
+            CrossSite::Deny if any => Err("needs a host: a route for any host (\"*\") has no site"),
+            CrossSite::Deny | CrossSite::Allow => Ok(what),
+        };
+        let field = field.parse(&mut self.problems, one_of(CROSS_SITE));
+        field.check(&mut self.problems, rule).or(CrossSite::default())
     }
 
     fn route_host(&mut self, host: Field<String>) -> Result<HostPattern, Told> {

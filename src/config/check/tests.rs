@@ -561,6 +561,16 @@ fn a_rate_is_a_number_in_a_span_or_off() {
             &["limits.failed_logouts: \"1001/1s\" counts to a number that is not between 1 and 1000"],
         ),
         ("[limits]", "failed_logins = \"5/1m\"", &["limits.failed_logins: unknown key"]),
+        (
+            "[[route]]",
+            "cross_site = \"navigate\"",
+            &["route[0].cross_site: \"navigate\" is not one of \"allow\", \"deny\""],
+        ),
+        (
+            "[[route]]",
+            "host = \"*\"\naccess = \"public\"\ncross_site = \"deny\"",
+            &["route[0].cross_site: \"deny\" needs a host"],
+        ),
         ("[[route]]", "rate_limit = \"many\"", &["route[0].rate_limit: \"many\" is not a number in a span"]),
         (
             "[[route]]",
