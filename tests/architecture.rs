@@ -27,6 +27,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("toml", &["config/"]),
     ("aes_gcm", &["session/"]),
     ("moka", &["gateway/"]),
+    ("ipnet", &["web/proxies"]),
     ("askama", &["web/page", "demo/page"]),
     ("prometheus_client", &["telemetry/"]),
     ("axum", &["admin/", "demo/"]),

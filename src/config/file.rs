@@ -272,6 +272,10 @@ section! {
     struct Server {
         /// Worker threads.
         threads: usize,
+        /// Who may name the client.
+        trusted_proxies: List<String>,
+        /// In which header they do.
+        client_address_header: String,
         /// Open client connections.
         max_connections: usize,
         /// First to last byte of a request head.

@@ -13,6 +13,7 @@ mod read;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use check::Outside;
@@ -26,6 +27,7 @@ use crate::session::Key;
 use crate::session::made_keys::Rotation;
 use crate::store::redis::RedisSettings;
 use crate::telemetry::logging::LogSettings;
+use crate::web::proxies::TrustedProxies;
 
 pub use key_file::{KeyFile, KeyFileError, RotationRequest};
 pub use problem::{ConfigError, Problem};
@@ -108,6 +110,8 @@ pub struct KeyEntry {
 pub struct ServerSettings {
     /// Worker threads; default: one for each core.
     pub threads: usize,
+    /// Who may name the client; default: nobody.
+    pub trusted_proxies: Arc<TrustedProxies>,
     /// The most open client connections; default 10,000.
     pub max_connections: usize,
     /// From the first byte of a request head to its last; default 10 s.

@@ -7,7 +7,7 @@
 //! can parse. The PROXY protocol and limits by address belong between the permit and TLS.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,8 +34,8 @@ use crate::config::ServerSettings;
 use crate::gateway::Refusal;
 use crate::session::cookie::attempts_in;
 use crate::telemetry::Events;
-use crate::web::client_addr::forwarded_for;
 use crate::web::cookie;
+use crate::web::proxies::TrustedProxies;
 
 /// How long the listener rests after the system refused it a socket: without that it would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -55,6 +55,7 @@ pub(super) struct Door {
     drain: Arc<Drain>,
     events: Events,
     permits: Arc<Semaphore>,
+    proxies: Arc<TrustedProxies>,
     limits: Limits,
     head_timeout: Duration,
     handshake_timeout: Duration,
@@ -97,6 +98,7 @@ impl Door {
             drain,
             events,
             permits: Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS))),
+            proxies: Arc::clone(&settings.trusted_proxies),
             limits: Limits { bytes: settings.max_request_head_bytes, fields: settings.max_request_headers },
             head_timeout: settings.request_head_timeout,
             handshake_timeout: settings.tls_handshake_timeout,
@@ -134,7 +136,8 @@ impl Door {
         permit: OwnedSemaphorePermit,
     ) {
         let (door, acceptor) = (Arc::clone(self), entrance.acceptor.clone());
-        let client = client(peer.ip(), entrance.local_port, acceptor.is_some());
+        let client = Client::new(peer.ip(), entrance.local_port, acceptor.is_some(), &self.proxies);
+        let client = Arc::new(client);
         Handle::current().spawn(async move {
             door.connect(stream, acceptor, client).await;
             drop(permit);
@@ -362,12 +365,6 @@ impl Answer {
             body.len()
         )
     }
-}
-
-fn client(address: IpAddr, local_port: u16, tls: bool) -> Arc<Client> {
-    // An IPv4 client of an IPv6 listener is told as IPv4.
-    let address = address.to_canonical();
-    Arc::new(Client { address, forwarded_for: forwarded_for(address), local_port, tls })
 }
 
 fn parse(bytes: &[u8], limits: Limits) -> Next {

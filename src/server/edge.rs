@@ -310,6 +310,7 @@ impl ProxyHttp for Edge {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<bool> {
         let exchange = exchange_of(ctx)?;
+        exchange.record.learn_client(&session.req_header().headers);
         exchange.record.user_agent = session.req_header().headers.get(USER_AGENT).cloned();
         if !exchange.websocket {
             // PP-10: any other upgrade is not known here, and to the upstream there is none.

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use http::HeaderMap;
 use http::header::HeaderValue;
 
 use super::drain::Drain;
@@ -22,6 +23,8 @@ use crate::gateway::{ForwardPlan, Refusal};
 use crate::telemetry::Events;
 use crate::telemetry::events::{Access, InFlight};
 use crate::web::RequestId;
+use crate::web::client_addr::forwarded_for;
+use crate::web::proxies::TrustedProxies;
 
 /// Why a request was ended before its answer was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,7 +209,7 @@ impl Drop for Counted {
     }
 }
 
-/// Who sent the requests of a connection.
+/// Who sent the requests of a connection; behind a trusted proxy, who sent one of them.
 #[derive(Debug)]
 pub(super) struct Client {
     /// From where.
@@ -217,6 +220,26 @@ pub(super) struct Client {
     pub(super) local_port: u16,
     /// Whether the connection is TLS.
     pub(super) tls: bool,
+    /// The proxies, where the address is one of theirs, which may name another client for each request.
+    proxies: Option<Arc<TrustedProxies>>,
+}
+
+impl Client {
+    /// Who connected to a listener.
+    pub(super) fn new(address: IpAddr, local_port: u16, tls: bool, proxies: &Arc<TrustedProxies>) -> Self {
+        // An IPv4 client of an IPv6 listener is told as IPv4.
+        let address = address.to_canonical();
+        let proxies = proxies.contain(address).then(|| Arc::clone(proxies));
+        Self { address, forwarded_for: forwarded_for(address), local_port, tls, proxies }
+    }
+
+    /// Who sent a request with these headers, where that is not the one who connected.
+    fn behind(&self, headers: &HeaderMap) -> Option<Self> {
+        let address = self.proxies.as_ref()?.client(self.address, headers);
+        let (local_port, tls) = (self.local_port, self.tls);
+        let client = Self { address, forwarded_for: forwarded_for(address), local_port, tls, proxies: None };
+        (address != self.address).then_some(client)
+    }
 }
 
 /// What the access event says, but for the host and path.
@@ -263,6 +286,13 @@ impl Record {
     /// Who sent it.
     pub(super) const fn client(&self) -> &Arc<Client> {
         &self.client
+    }
+
+    /// Learns the client from the request's headers, where a trusted proxy names it.
+    pub(super) fn learn_client(&mut self, headers: &HeaderMap) {
+        if let Some(client) = self.client.behind(headers) {
+            self.client = Arc::new(client);
+        }
     }
 
     /// Writes the access event.

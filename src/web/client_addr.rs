@@ -1,8 +1,8 @@
 //! What only a proxy may say about a request, and the gateway's own word for the client's address.
 //!
 //! Nothing of it is believed when a client says it: it is removed from every request on every route
-//! (IH-9), and `X-Forwarded-For` is set anew. Trusted proxies in front are a later setting, and this
-//! is their place.
+//! (IH-9), and `X-Forwarded-For` is set anew: by the address of the client, which a trusted proxy in front
+//! may name ([`super::proxies`]).
 
 use std::borrow::Cow;
 use std::net::IpAddr;

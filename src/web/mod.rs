@@ -6,6 +6,7 @@ pub mod email;
 pub mod host;
 mod media_type;
 pub mod page;
+pub mod proxies;
 pub mod reply;
 pub mod request;
 pub mod return_to;

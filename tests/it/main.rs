@@ -15,6 +15,7 @@ mod support;
 mod backchannel_logout;
 mod backup;
 mod browser;
+mod client_address;
 mod client_auth;
 mod config;
 mod conformance;

@@ -9,6 +9,7 @@ mod provider;
 mod redis;
 mod route;
 mod rules;
+mod server;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -365,6 +366,8 @@ impl Check<'_> {
     fn server(&mut self, field: Field<file::Server>) -> Result<ServerSettings, Told> {
         let file::Server {
             threads,
+            trusted_proxies,
+            client_address_header,
             max_connections,
             request_head_timeout,
             tls_handshake_timeout,
@@ -374,6 +377,7 @@ impl Check<'_> {
             shutdown_delay,
             shutdown_timeout,
         } = field.or_empty()?;
+        let trusted_proxies = self.trusted_proxies(trusted_proxies, client_address_header);
         let problems = &mut self.problems;
         let short = between(SECOND / 10, 5 * MINUTE);
         let threads = threads.check(problems, between(1, 1024)).or(self.outside.cores);
@@ -388,6 +392,7 @@ impl Check<'_> {
         let shutdown = shutdown_timeout.check(problems, between(Duration::ZERO, HOUR)).or(30 * SECOND);
         Ok(ServerSettings {
             threads: threads?,
+            trusted_proxies: Arc::new(trusted_proxies?),
             max_connections: max_connections?,
             request_head_timeout: head_timeout?,
             tls_handshake_timeout: handshake_timeout?,

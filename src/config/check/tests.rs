@@ -151,6 +151,7 @@ fn a_good_file_has_the_documented_defaults() {
     );
     assert_eq!(settings.gateway.per_user, None);
     assert_eq!(settings.server.threads, 4);
+    assert!(settings.server.trusted_proxies.is_empty());
     assert_eq!(&*settings.providers[0].callback_path, "callback");
     assert_eq!(settings.hosts[0].public_url.as_str(), "https://wiki.example.com/");
     assert!(settings.log.access);
@@ -200,6 +201,30 @@ fn wrong_values_of_the_process_and_its_listeners_are_told() {
             "[[listener]]",
             "tls = { certificate = \"a.crt\", key = \"bad.key\" }",
             &["listener[0].tls.key: \"bad.key\" does not fit"],
+        ),
+        (
+            "[server]",
+            "trusted_proxies = [\"10.0.0.0/24\", \"0.0.0.0/0\", \"::/0\", \"lb.example.com\"]",
+            &[
+                "server.trusted_proxies[1]: \"0.0.0.0/0\" would trust everybody: whoever connects could say",
+                "server.trusted_proxies[2]: \"::/0\" would trust everybody",
+                "server.trusted_proxies[3]: \"lb.example.com\" is not an IP address, or a network such as",
+            ],
+        ),
+        (
+            "[server]",
+            "trusted_proxies = \"10.0.0.1\"",
+            &["server.trusted_proxies: \"10.0.0.1\" is not a list"],
+        ),
+        (
+            "[server]",
+            "client_address_header = \"forwarded\"",
+            &["server.client_address_header: \"forwarded\" has no effect without server.trusted_proxies"],
+        ),
+        (
+            "[server]",
+            "trusted_proxies = [\"10.0.0.1\"]\nclient_address_header = \"x-real-ip\"",
+            &["server.client_address_header: \"x-real-ip\" is not one of \"x-forwarded-for\", \"forwarded\""],
         ),
         ("[server]", "threads = 0", &["server.threads: 0 is not between 1 and 1024"]),
         ("[server]", "threads = -1", &["server.threads: -1 is not a whole number"]),
