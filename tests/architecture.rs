@@ -32,7 +32,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("prometheus_client", &["telemetry/"]),
     ("axum", &["admin/", "demo/"]),
     ("getrandom", &["random"]),
-    ("rustix", &["secret"]),
+    ("rustix", &["secret", "server/open_files"]),
     ("clap", &["cli"]),
 ];
 

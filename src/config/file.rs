@@ -8,7 +8,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::problem::{Place, Problems};
-use super::read::{Field, Named, OneOrMore, Read as _, SecretRef, Size, section};
+use super::read::{Field, Named, OneOrMore, Read as _, SecretRef, Size, SizeOrOff, section};
 
 /// A list of `T`, each element with its own place.
 pub(super) type List<T> = Vec<Field<T>>;
@@ -52,6 +52,8 @@ section! {
         address: String,
         /// With TLS of its own.
         tls: Tls,
+        /// Whether connections begin with a PROXY header.
+        proxy_protocol: bool,
     }
 
     /// `tls = { … }` of a listener, `client_certificate = { … }` of a provider.
@@ -226,6 +228,8 @@ section! {
         forward_access_token: bool,
         /// Whether the upstream gets the client's `Authorization`.
         forward_authorization: bool,
+        /// Bytes of a request's body.
+        max_body_size: SizeOrOff,
         /// A connect, TCP and TLS.
         connect_timeout: Duration,
         /// Silence before and within an answer.
@@ -278,6 +282,10 @@ section! {
         client_address_header: String,
         /// Open client connections.
         max_connections: usize,
+        /// Of those, from one address.
+        max_connections_per_address: usize,
+        /// Requests on one HTTP/1 connection.
+        max_requests_per_connection: usize,
         /// First to last byte of a request head.
         request_head_timeout: Duration,
         /// TLS handshake.
@@ -288,6 +296,12 @@ section! {
         max_request_head_size: Size,
         /// Fields of a request head.
         max_request_headers: usize,
+        /// Bytes of a request target.
+        max_request_target_size: Size,
+        /// Silence within a request's body.
+        body_idle_timeout: Duration,
+        /// Bytes of a request's body for each second that it takes.
+        min_body_rate: Size,
         /// Not ready, before the listeners close.
         shutdown_delay: Duration,
         /// For requests in flight after that.

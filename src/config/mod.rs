@@ -73,6 +73,8 @@ pub struct ListenerSettings {
     pub address: SocketAddr,
     /// With TLS of its own.
     pub tls: Option<TlsSettings>,
+    /// Whether connections begin with a PROXY header, which only trusted proxies may send.
+    pub proxy_protocol: bool,
 }
 
 /// Certificate and key, PEM files, checked to exist and to fit.
@@ -114,6 +116,10 @@ pub struct ServerSettings {
     pub trusted_proxies: Arc<TrustedProxies>,
     /// The most open client connections; default 10,000.
     pub max_connections: usize,
+    /// Of those, the most from one address that is no trusted proxy's; default 500.
+    pub max_connections_per_address: usize,
+    /// The most requests on one HTTP/1 connection; default 10,000.
+    pub max_requests_per_connection: usize,
     /// From the first byte of a request head to its last; default 10 s.
     pub request_head_timeout: Duration,
     /// TLS handshake; default 10 s.
@@ -124,6 +130,12 @@ pub struct ServerSettings {
     pub max_request_head_bytes: usize,
     /// The most header fields; default 100 (431 above).
     pub max_request_headers: usize,
+    /// The most bytes of a request target; default 8 KiB (414 above).
+    pub max_request_target_bytes: usize,
+    /// How long a client is waited for within a request's body; default 30 s (408 then).
+    pub body_idle_timeout: Duration,
+    /// The bytes of a body for each second that the client is waited for beyond that; default 240, 0 for any.
+    pub min_body_bytes_per_second: u64,
     /// How long `/readyz` says "not ready" before the listeners close; default 0 s.
     pub shutdown_delay: Duration,
     /// How long requests in flight may take after that; default 30 s.

@@ -388,14 +388,33 @@ impl Size {
         };
         number.parse::<usize>().ok()?.checked_mul(factor).map(Self)
     }
+
+    fn find(value: &DeValue<'_>) -> Option<Self> {
+        let text = if let DeValue::String(text) = value { Self::parse(text) } else { None };
+        text.or_else(|| whole_number(value).map(Self))
+    }
 }
 
 impl Read for Size {
     fn read(value: &DeValue<'_>, place: &Place, problems: &mut Problems) -> Result<Self, Told> {
         let wanted = "a number of bytes such as 65536 or \"64KiB\"";
-        let text = if let DeValue::String(text) = value { Self::parse(text) } else { None };
-        let size = text.or_else(|| whole_number(value).map(Self));
-        size.ok_or_else(|| mismatch(value, wanted, place, problems))
+        Self::find(value).ok_or_else(|| mismatch(value, wanted, place, problems))
+    }
+}
+
+/// A [`Size`], or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SizeOrOff(pub(super) Option<Size>);
+
+impl Read for SizeOrOff {
+    fn read(value: &DeValue<'_>, place: &Place, problems: &mut Problems) -> Result<Self, Told> {
+        if matches!(value, DeValue::String(text) if text == "off") {
+            return Ok(Self(None));
+        }
+        match Size::find(value) {
+            Some(size) => Ok(Self(Some(size))),
+            None => Err(mismatch(value, "a number of bytes such as \"64MiB\", or \"off\"", place, problems)),
+        }
     }
 }
 

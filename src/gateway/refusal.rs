@@ -21,6 +21,7 @@ pub enum Refusal {
     NoRoute,
     MethodNotAllowed,
     BodyTooLarge,
+    BodyTooSlow,
     SignInRequired(Why),
     GroupMissing,
     StepUpRequired,
@@ -113,6 +114,7 @@ impl Refusal {
         Self::NoRoute,
         Self::MethodNotAllowed,
         Self::BodyTooLarge,
+        Self::BodyTooSlow,
         Self::SignInRequired(Why::NoCredential),
         Self::GroupMissing,
         Self::StepUpRequired,
@@ -175,6 +177,12 @@ impl Refusal {
             Self::BodyTooLarge => {
                 row("body_too_large", S::PAYLOAD_TOO_LARGE, "The request is too large.", TELL)
             }
+            Self::BodyTooSlow => row(
+                "body_too_slow",
+                S::REQUEST_TIMEOUT,
+                "Too little of the request came in time.",
+                "Check your connection, then try again.",
+            ),
             Self::SignInRequired(_) => retry(
                 "sign_in_required",
                 S::UNAUTHORIZED,

@@ -65,6 +65,8 @@ pub struct Route {
     pub session: RouteLimits,
     /// Where to.
     pub upstream: UpstreamId,
+    /// The most bytes of a request's body; `None`: any number.
+    pub max_body_bytes: Option<u64>,
     /// Whether the upstream sees the client's `Host`; else its own name.
     pub keep_host: bool,
     /// Whether the upstream gets the access token.
@@ -221,6 +223,7 @@ mod tests {
             keep_host: true,
             forward_access_token: false,
             forward_authorization: true,
+            max_body_bytes: None,
             provider: None,
             authorization_params: Vec::new(),
             cross_site: CrossSite::default(),

@@ -4,10 +4,11 @@
 //! does TLS under a deadline, reads each request head under a total deadline and by a strict grammar
 //! ([`super::head`]), and hands it to Pingora with [`ServerSession::set_pipelined_prefix`]. Pingora's
 //! own listening service can do none of that: it times single reads, not heads, and accepts what it
-//! can parse. The PROXY protocol and limits by address belong between the permit and TLS.
+//! can parse. Between the permit and TLS stand the PROXY protocol ([`super::proxy_protocol`]) and the limit by
+//! address ([`super::crowd`]).
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,10 +25,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::crowd::{Crowd, Full};
 use super::drain::Drain;
 use super::edge::{Edge, Exchange};
 use super::head::{self, Head, HeadError, Limits, METHODS, Scanner};
 use super::life::{Client, Cut, Life, Record};
+use super::pace::{Pace, Upload};
+use super::proxy_protocol::{self, HeaderError, Source};
 use super::tls::Acceptor;
 use super::transport::{Socket, Transport, Wire};
 use crate::config::ServerSettings;
@@ -56,7 +60,10 @@ pub(super) struct Door {
     events: Events,
     permits: Arc<Semaphore>,
     proxies: Arc<TrustedProxies>,
+    crowd: Arc<Crowd>,
     limits: Limits,
+    max_requests: usize,
+    pace: Pace,
     head_timeout: Duration,
     handshake_timeout: Duration,
     keepalive_timeout: Duration,
@@ -65,14 +72,24 @@ pub(super) struct Door {
 /// A listener's own.
 pub(super) struct Entrance {
     listener: TcpListener,
-    acceptor: Option<Acceptor>,
-    local_port: u16,
+    way: Way,
+}
+
+/// How connections of a listener come in.
+#[derive(Clone)]
+pub(super) struct Way {
+    /// TLS of its own.
+    pub(super) acceptor: Option<Acceptor>,
+    /// The port.
+    pub(super) local_port: u16,
+    /// Whether each begins with a PROXY header.
+    pub(super) proxy_protocol: bool,
 }
 
 impl Entrance {
-    /// A listener, with TLS of its own or without.
-    pub(super) const fn new(listener: TcpListener, acceptor: Option<Acceptor>, local_port: u16) -> Self {
-        Self { listener, acceptor, local_port }
+    /// A listener.
+    pub(super) const fn new(listener: TcpListener, way: Way) -> Self {
+        Self { listener, way }
     }
 }
 
@@ -99,7 +116,17 @@ impl Door {
             events,
             permits: Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS))),
             proxies: Arc::clone(&settings.trusted_proxies),
-            limits: Limits { bytes: settings.max_request_head_bytes, fields: settings.max_request_headers },
+            crowd: Crowd::new(settings.max_connections_per_address, Arc::clone(&settings.trusted_proxies)),
+            limits: Limits {
+                bytes: settings.max_request_head_bytes,
+                target_bytes: settings.max_request_target_bytes,
+                fields: settings.max_request_headers,
+            },
+            max_requests: settings.max_requests_per_connection,
+            pace: Pace {
+                idle: settings.body_idle_timeout,
+                bytes_per_second: settings.min_body_bytes_per_second,
+            },
             head_timeout: settings.request_head_timeout,
             handshake_timeout: settings.tls_handshake_timeout,
             keepalive_timeout: settings.keepalive_timeout,
@@ -135,13 +162,53 @@ impl Door {
         entrance: &Entrance,
         permit: OwnedSemaphorePermit,
     ) {
-        let (door, acceptor) = (Arc::clone(self), entrance.acceptor.clone());
-        let client = Client::new(peer.ip(), entrance.local_port, acceptor.is_some(), &self.proxies);
-        let client = Arc::new(client);
+        let (door, way) = (Arc::clone(self), entrance.way.clone());
         Handle::current().spawn(async move {
-            door.connect(stream, acceptor, client).await;
+            door.admit(stream, peer.ip(), way).await;
             drop(permit);
         });
+    }
+
+    /// Learns who it is, and lets in who has not too many connections already. Whoever is not let in is closed at
+    /// once: an answer would cost what the limit is there to save.
+    async fn admit(self: &Arc<Self>, mut stream: TcpStream, peer: IpAddr, way: Way) {
+        let Some(client) = self.client(&mut stream, peer, &way).await else { return };
+        match self.crowd.enter(client.address) {
+            Ok(_place) => self.connect(stream, way.acceptor, Arc::new(client)).await,
+            Err(Full { is_news }) => {
+                let detail = "it has max_connections_per_address already";
+                self.events.connection_refused("address_limit", client.address, detail, is_news);
+            }
+        }
+    }
+
+    /// Whose connection it is, as far as the connection itself says; `None`: it is not taken.
+    async fn client(&self, stream: &mut TcpStream, peer: IpAddr, way: &Way) -> Option<Client> {
+        let (port, tls) = (way.local_port, way.acceptor.is_some());
+        if !way.proxy_protocol {
+            return Some(Client::new(peer, port, tls, &self.proxies));
+        }
+        if !self.proxies.contain(peer) {
+            let detail = "it is not one of trusted_proxies";
+            self.events.connection_refused("not_a_proxy", peer.to_canonical(), detail, false);
+            return None;
+        }
+        match Box::pin(self.announced(stream)).await {
+            Ok(Source::Client(address)) => Some(Client::new(address, port, tls, &self.proxies)),
+            // Whoever is behind it may write headers, which the proxy did not look at.
+            Ok(Source::Proxy) => Some(Client::new(peer, port, tls, &Arc::default())),
+            Err(HeaderError::Nothing) => None,
+            Err(error) => {
+                let detail = error.to_string();
+                self.events.connection_refused("proxy_header", peer.to_canonical(), &detail, true);
+                None
+            }
+        }
+    }
+
+    async fn announced(&self, stream: &mut TcpStream) -> Result<Source, HeaderError> {
+        let read = timeout(self.handshake_timeout, proxy_protocol::read(stream)).await;
+        read.unwrap_or(Err(HeaderError::TooSlow))
     }
 
     async fn connect(&self, stream: TcpStream, acceptor: Option<Acceptor>, client: Arc<Client>) {
@@ -169,6 +236,7 @@ impl Door {
         // A client that connects and says nothing has less patience coming than one that came back.
         let patience = Patience::new(self.head_timeout);
         let mut impatience = pin!(self.impatience(&patience));
+        let mut requests_left = self.max_requests;
         loop {
             let head = match self.next_head(&mut wire, impatience.as_mut()).await {
                 Next::Head(head) => head,
@@ -178,7 +246,8 @@ impl Door {
             if head.asks_server {
                 return self.answer_asterisk(*wire, &head, &client, &life).await;
             }
-            match self.exchange(wire, head, &life, &client).await {
+            requests_left = requests_left.saturating_sub(1);
+            match self.exchange(wire, head, &life, &client, requests_left == 0).await {
                 Some(back) => wire = back,
                 None => return,
             }
@@ -220,20 +289,21 @@ impl Door {
         }
     }
 
-    /// One request and its answer. Gives the wire back where another request may follow.
+    /// One request and its answer, the last one perhaps. Gives the wire back where another request may follow.
     async fn exchange(
         &self,
         mut wire: Box<Wire>,
         head: Head,
         life: &Arc<Life>,
         client: &Arc<Client>,
+        is_last: bool,
     ) -> Option<Box<Wire>> {
         let _counted = life.begin();
         let bytes = take_head(wire.ahead(), &head);
-        wire.begin(head.framing);
+        wire.begin(head.framing, Upload::new(self.pace, head.expects_continue));
         let record = Record::new(&self.events, Arc::clone(client), Arc::clone(life), head.method);
         let id = record.id;
-        let exchange = Exchange::new(head, record, Arc::clone(life));
+        let exchange = Exchange::new(head, record, Arc::clone(life)).ending_connection(is_last);
         let mut session = ServerSession::new_http1(Box::new(Transport::new(wire, Arc::clone(life))));
         session.set_pipelined_prefix(bytes);
         session.set_connection_user_context(Some(Box::new(exchange)));

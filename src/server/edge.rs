@@ -26,6 +26,7 @@ use super::body::Framing;
 use super::convert::{self, Forwarded};
 use super::head::Head;
 use super::life::{Life, Record, Silence};
+use super::transport::BODY_TOO_SLOW;
 use super::upstream::{Attempts, Destination, Upstreams};
 use super::websocket;
 use crate::endpoints::{self, Endpoint};
@@ -42,6 +43,9 @@ const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 /// No address for the upstream's name.
 const UNRESOLVED: ErrorType = ErrorType::new("UpstreamUnresolved");
 
+/// More came of a body than its route allows.
+const TOO_LARGE: ErrorType = ErrorType::new("BodyTooLarge");
+
 /// The proxy's filters.
 pub(super) struct Edge {
     gateway: Arc<Gateway>,
@@ -57,6 +61,10 @@ pub(super) struct Exchange {
     framing: Framing,
     websocket: bool,
     expects_continue: bool,
+    /// Whether the connection ends with it.
+    is_last: bool,
+    /// Bytes of its body that went on to an upstream, of those that are tried the present one.
+    body_bytes: u64,
     attempts: Attempts,
 }
 
@@ -79,8 +87,23 @@ impl Exchange {
             framing: head.framing,
             websocket: head.websocket,
             expects_continue: head.expects_continue,
+            is_last: false,
+            body_bytes: 0,
             attempts: Attempts::default(),
         }
+    }
+
+    /// Whether the connection ends with it.
+    #[must_use]
+    pub(super) fn ending_connection(mut self, is_last: bool) -> Self {
+        self.is_last = is_last;
+        self
+    }
+
+    /// Whether so much of a body is more than its route allows.
+    fn is_too_large(&self, body_bytes: u64) -> bool {
+        let max = self.record.plan.as_ref().and_then(|plan| plan.route().max_body_bytes);
+        max.is_some_and(|max| body_bytes > max)
     }
 
     fn request<'a>(&'a self, head: &'a RequestHeader) -> Request<'a> {
@@ -131,6 +154,9 @@ impl Edge {
                     ));
                 }
                 exchange.record.plan = Some(plan);
+                if matches!(exchange.framing, Framing::Length(length) if exchange.is_too_large(length)) {
+                    return Verdict::Answer(self.failure(head, exchange, Refusal::BodyTooLarge));
+                }
                 Verdict::Forward
             }
             Err(refusal) => Box::pin(self.refuse(head, exchange, refusal)).await,
@@ -243,11 +269,24 @@ fn refusal_of(error: &Error) -> Option<Refusal> {
     if error.etype() == &UNRESOLVED {
         return Some(Refusal::UpstreamUnresolved);
     }
+    if error.etype() == &TOO_LARGE {
+        return Some(Refusal::BodyTooLarge);
+    }
+    if is_slow_body(error) {
+        return Some(Refusal::BodyTooSlow);
+    }
     match error.esource() {
         ErrorSource::Upstream => Some(upstream_refusal(error.etype())),
         ErrorSource::Downstream => client_refusal(error.etype()),
         ErrorSource::Internal | ErrorSource::Unset => Some(Refusal::Internal),
     }
+}
+
+fn is_slow_body(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<io::Error>();
+    *error.esource() == ErrorSource::Downstream
+        && *error.etype() == ErrorType::ReadError
+        && cause.is_some_and(|cause| cause.kind() == BODY_TOO_SLOW)
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "every other failure is one of the upstream's answer")]
@@ -310,6 +349,9 @@ impl ProxyHttp for Edge {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<bool> {
         let exchange = exchange_of(ctx)?;
+        if exchange.is_last {
+            session.set_keepalive(None);
+        }
         exchange.record.learn_client(&session.req_header().headers);
         exchange.record.user_agent = session.req_header().headers.get(USER_AGENT).cloned();
         if !exchange.websocket {
@@ -334,6 +376,7 @@ impl ProxyHttp for Edge {
         let exchange = exchange_of(ctx)?;
         let plan = exchange.record.plan.as_ref().ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
         let id = plan.route().upstream;
+        exchange.body_bytes = 0;
         let mut peer =
             self.upstreams.peer(id, &mut exchange.attempts).ok_or_else(|| Error::new_up(UNRESOLVED))?;
         if exchange.websocket {
@@ -404,6 +447,23 @@ impl ProxyHttp for Edge {
             headers: &self.gateway.settings().reading.headers,
         };
         convert::to_upstream(request, &forwarded)
+    }
+
+    /// DO-3: what has no length is counted as it comes. The upstream's connection is closed then: it never has
+    /// a body that looks whole.
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Self::CTX,
+    ) -> Result<()> {
+        let exchange = exchange_of(ctx)?;
+        if exchange.websocket {
+            return Ok(());
+        }
+        exchange.body_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
+        if exchange.is_too_large(exchange.body_bytes) { Err(Error::new_down(TOO_LARGE)) } else { Ok(()) }
     }
 
     /// An upstream that switches protocols where nobody asked for it would take the connection over:

@@ -14,10 +14,6 @@ use crate::web::host::HostError;
 use crate::web::target::{TargetError, split_absolute_form};
 use crate::web::{Host, Target};
 
-/// How long a request target may be; above it the answer is 414. Browsers and servers in use agree
-/// on at least 8,000 bytes (RFC 9112 3).
-pub(super) const MAX_TARGET_BYTES: usize = 8 * 1024;
-
 /// The methods that are let through: those of RFC 9110 and 5789, and those of WebDAV and its
 /// extensions (RFC 4918, 3253, 3744, 4791, 5323). TRACE and CONNECT are not among them (PP-8).
 pub(super) const METHODS: &[&str] = &[
@@ -46,6 +42,8 @@ pub(super) const METHODS: &[&str] = &[
 pub(super) struct Limits {
     /// All of it, the blank line included.
     pub(super) bytes: usize,
+    /// The request target; browsers and servers in use agree on at least 8,000 bytes (RFC 9112 3).
+    pub(super) target_bytes: usize,
     /// Header fields.
     pub(super) fields: usize,
 }
@@ -171,7 +169,7 @@ fn bounded(end: usize, limits: Limits) -> Result<usize, HeadError> {
 pub(super) fn parse(head: &[u8], limits: Limits) -> Result<Head, HeadError> {
     let mut lines = Lines { rest: head };
     let request_line = lines.next().ok_or(HeadError::Malformed("no request line"))?;
-    let request = RequestLine::parse(request_line)?;
+    let request = RequestLine::parse(request_line, limits)?;
     let mut fields = Fields::default();
     for line in lines {
         if line.is_empty() {
@@ -208,7 +206,7 @@ struct RequestLine<'a> {
 }
 
 impl<'a> RequestLine<'a> {
-    fn parse(line: &'a [u8]) -> Result<Self, HeadError> {
+    fn parse(line: &'a [u8], limits: Limits) -> Result<Self, HeadError> {
         let mut parts = line.split(|&byte| byte == b' ');
         let (Some(method), Some(target), Some(version), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
@@ -223,7 +221,7 @@ impl<'a> RequestLine<'a> {
             b"HTTP/1.0" => false,
             _ => return Err(HeadError::Malformed("the protocol version is not HTTP/1.1 or HTTP/1.0")),
         };
-        check_target(target)?;
+        check_target(target, limits)?;
         let method = METHODS.iter().find(|name| name.as_bytes() == method).ok_or(HeadError::Method)?;
         // The CRLF behind the line belongs to it.
         Ok(Self { method, target, http_1_1, len: line.len() + 2 })
@@ -253,11 +251,11 @@ impl<'a> RequestLine<'a> {
 
 /// PP-2: no control, space or byte outside ASCII stands in a target. What else is wrong with a path
 /// is for [`Target::parse`].
-fn check_target(target: &[u8]) -> Result<(), HeadError> {
+fn check_target(target: &[u8], limits: Limits) -> Result<(), HeadError> {
     if target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
         return Err(HeadError::Malformed("the request target holds a byte that must be escaped"));
     }
-    if target.len() > MAX_TARGET_BYTES { Err(HeadError::TargetTooLong) } else { Ok(()) }
+    if target.len() > limits.target_bytes { Err(HeadError::TargetTooLong) } else { Ok(()) }
 }
 
 /// What the header fields say of framing, host and connection.
@@ -414,7 +412,7 @@ const TOKEN_BYTES: [bool; 256] = {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { bytes: 16 * 1024, fields: 20 };
+    const LIMITS: Limits = Limits { bytes: 16 * 1024, target_bytes: 8 * 1024, fields: 20 };
 
     fn read(head: &[u8]) -> Result<Head, HeadError> {
         let mut bytes = BytesMut::from(head);
@@ -654,7 +652,7 @@ mod tests {
 
     #[test]
     fn a_head_has_a_size() {
-        let long = "a".repeat(MAX_TARGET_BYTES);
+        let long = "a".repeat(LIMITS.target_bytes);
         assert_eq!(line(&format!("GET /{long} HTTP/1.1")).unwrap_err(), HeadError::TargetTooLong);
         assert!(get(&"X: y\r\n".repeat(19)).is_ok());
         assert_eq!(get(&"X: y\r\n".repeat(20)).unwrap_err(), HeadError::TooLarge);

@@ -11,11 +11,15 @@ mod background;
 mod body;
 mod connection;
 mod convert;
+mod crowd;
 mod drain;
 mod edge;
 mod head;
 mod keys;
 mod life;
+mod open_files;
+mod pace;
+mod proxy_protocol;
 mod scan;
 mod tls;
 mod transport;
@@ -34,7 +38,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 
-use self::connection::{Door, Entrance};
+use self::connection::{Door, Entrance, Way};
 use self::drain::{Drain, Pace, Signals};
 use self::edge::Edge;
 pub use self::keys::KeysError;
@@ -126,6 +130,7 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`].
 pub fn run(settings: Settings) -> Result<(), RunError> {
+    open_files::raise_limit(settings.server.max_connections);
     let runtimes = Runtimes::new(&settings.server)?;
     let control = runtimes.control.handle().clone();
     let mut signals = control.block_on(async { Signals::catch() }).map_err(RunError::Signals)?;
@@ -301,9 +306,11 @@ impl Open {
         let acceptor = acceptor.map_err(|source| RunError::Tls { address, source })?;
         let listener = bind(address, proxy)?;
         let bound = listener.local_addr().map_err(|source| RunError::Listen { address, source })?;
-        tracing::info!(event = "listening", address = %bound, tls = acceptor.is_some());
+        let proxy_protocol = settings.proxy_protocol;
+        tracing::info!(event = "listening", address = %bound, tls = acceptor.is_some(), proxy_protocol);
         self.addresses.push(bound);
-        self.entrances.push(Entrance::new(listener, acceptor, bound.port()));
+        let way = Way { acceptor, local_port: bound.port(), proxy_protocol };
+        self.entrances.push(Entrance::new(listener, way));
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf as _, BytesMut};
@@ -28,6 +29,7 @@ use tokio::net::TcpStream;
 
 use super::body::Framing;
 use super::life::Life;
+use super::pace::{Pace, Upload};
 
 /// Head and body of a small answer leave together: one system call, one TLS record.
 const WRITE_BUFFER_BYTES: usize = 4 * 1024;
@@ -40,6 +42,9 @@ const TLS_READ_BUFFER_BYTES: usize = 16 * 1024;
 
 /// How much is read from a client that sends ahead while its request is still in progress.
 const PROBE_BYTES: usize = 512;
+
+/// What reading a body fails with when the client was waited for too long.
+pub(super) const BODY_TOO_SLOW: io::ErrorKind = io::ErrorKind::TimedOut;
 
 /// Cleartext or TLS.
 pub(super) enum Socket {
@@ -69,13 +74,16 @@ pub(super) struct Wire {
     /// Read, and not yet shown to Pingora.
     ahead: BytesMut,
     framing: Framing,
+    upload: Upload,
 }
 
 impl Wire {
     /// The wire of an accepted client.
     pub(super) fn new(socket: Socket) -> Self {
         let socket = BufWriter::with_capacity(WRITE_BUFFER_BYTES, socket);
-        Self { socket, ahead: BytesMut::new(), framing: Framing::length(0) }
+        // No body is waited for before a request begins.
+        let upload = Upload::new(Pace { idle: Duration::ZERO, bytes_per_second: 0 }, true);
+        Self { socket, ahead: BytesMut::new(), framing: Framing::length(0), upload }
     }
 
     /// The bytes that were read ahead.
@@ -94,9 +102,10 @@ impl Wire {
         self.socket.get_mut().read_buf(&mut self.ahead).await
     }
 
-    /// Starts a request whose body is framed like that.
-    pub(super) const fn begin(&mut self, framing: Framing) {
+    /// Starts a request whose body is framed like that, and waited for as `upload` says.
+    pub(super) fn begin(&mut self, framing: Framing, upload: Upload) {
         self.framing = framing;
+        self.upload = upload;
     }
 
     /// Whether the request in progress was read to its end.
@@ -109,17 +118,30 @@ impl Wire {
             let len = self.ahead.len().min(buf.remaining());
             let chunk = self.ahead.get(..len).unwrap_or_default();
             let admitted = self.framing.admit(chunk).map_err(malformed)?;
+            self.upload.came(admitted);
             buf.put_slice(chunk.get(..admitted).unwrap_or_default());
             self.ahead.advance(admitted);
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        ready!(Pin::new(self.socket.get_mut()).poll_read(cx, buf))?;
+        match Pin::new(self.socket.get_mut()).poll_read(cx, buf) {
+            Poll::Ready(read) => read?,
+            Poll::Pending => return self.poll_overdue(cx),
+        }
         let read = buf.filled().get(before..).unwrap_or_default();
+        self.upload.came(read.len());
         let admitted = self.framing.admit(read).map_err(malformed)?;
         self.ahead.extend_from_slice(read.get(admitted..).unwrap_or_default());
         buf.set_filled(before + admitted);
         Poll::Ready(Ok(()))
+    }
+
+    /// Fails where the client was waited for too long; a WebSocket has its own measure of that.
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.framing == Framing::Tunnel {
+            return Poll::Pending;
+        }
+        self.upload.poll_overdue(cx).map(|()| Err(io::Error::from(BODY_TOO_SLOW)))
     }
 
     /// The message is over: Pingora reads on only to learn whether the client goes away. What comes
@@ -194,6 +216,7 @@ impl AsyncRead for Transport {
 impl AsyncWrite for Transport {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.wire()?.upload.go_on();
         let written = ready!(this.socket()?.poll_write(cx, buf));
         if this.life.is_tunnel() {
             this.life.note_traffic();

@@ -117,6 +117,17 @@ impl Events {
         }
     }
 
+    /// A connection was closed before its first request. WARN `connection_refused`, or DEBUG where whoever connects could
+    /// fill the log; `portcullis_connections_refused_total{reason}`.
+    pub fn connection_refused(&self, reason: &'static str, client: IpAddr, detail: &str, is_news: bool) {
+        self.metrics.count_refused_connection(reason);
+        if is_news {
+            warn!(event = "connection_refused", reason, %client, detail);
+        } else {
+            debug!(event = "connection_refused", reason, %client, detail);
+        }
+    }
+
     /// Somebody signed in. INFO `sign_in`; `portcullis_sign_ins_total{provider,outcome="success"}`.
     pub fn signed_in(
         &self,
@@ -422,6 +433,11 @@ mod tests {
                 "sign_in",
                 &|| events.signed_in(&"r", "main", "alice", CLIENT, None),
                 "sign_ins_total{provider=\"main\",outcome=\"success\"} 1",
+            ),
+            (
+                "connection_refused",
+                &|| events.connection_refused("address_limit", CLIENT, "", true),
+                "connections_refused_total{reason=\"address_limit\"} 1",
             ),
             (
                 "sign_in_failed",

@@ -51,6 +51,11 @@ struct CodeLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SignInLabel {
     provider: String,
     outcome: &'static str,
@@ -92,6 +97,7 @@ pub struct Metrics {
     in_flight: Gauge<i64, AtomicI64>,
     refusals: Family<CodeLabel, Counter>,
     rate_limited: Family<LimitLabel, Counter>,
+    refused_connections: Family<ReasonLabel, Counter>,
     sign_ins: Family<SignInLabel, Counter>,
     sign_outs: Family<KindLabel, Counter>,
     displaced: Counter,
@@ -117,6 +123,7 @@ impl Metrics {
             in_flight: Gauge::default(),
             refusals: Family::default(),
             rate_limited: Family::default(),
+            refused_connections: Family::default(),
             sign_ins: Family::default(),
             sign_outs: Family::default(),
             displaced: Counter::default(),
@@ -150,6 +157,11 @@ impl Metrics {
         to.register("requests_in_flight", "Requests that have not ended", self.in_flight.clone());
         to.register("refusals", "Requests that reached no upstream, by code", self.refusals.clone());
         to.register("rate_limited", "Requests over a rate limit, by its setting", self.rate_limited.clone());
+        to.register(
+            "connections_refused",
+            "Connections that were closed before their first request, by reason",
+            self.refused_connections.clone(),
+        );
     }
 
     fn register_sign_ins(&mut self) {
@@ -238,6 +250,10 @@ impl Metrics {
 
     pub(super) fn count_rate_limited(&self, limit: &'static str) {
         self.rate_limited.get_or_create(&LimitLabel { limit }).inc();
+    }
+
+    pub(super) fn count_refused_connection(&self, reason: &'static str) {
+        self.refused_connections.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     pub(super) fn count_sign_in(&self, provider: &str, outcome: &'static str) {

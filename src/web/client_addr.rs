@@ -5,7 +5,7 @@
 //! may name ([`super::proxies`]).
 
 use std::borrow::Cow;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use http::header::HeaderValue;
 
@@ -97,6 +97,15 @@ fn is_listed(name: &str) -> bool {
 pub fn forwarded_for(client: IpAddr) -> HeaderValue {
     // An address is always a valid value; "unknown" is what RFC 7239 6.2 has for there being none.
     HeaderValue::try_from(client.to_canonical().to_string()).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+/// Whom an address stands for where clients are counted: an IPv6 client has a whole /64 (DO-6).
+#[must_use]
+pub fn network(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        address @ IpAddr::V4(_) => address,
+    }
 }
 
 /// Which bytes a listed name starts with, in either case.

@@ -95,6 +95,7 @@ fn metric_families() -> BTreeSet<String> {
         user_agent: None,
     });
     events.rate_limited("route", Some("r"), client, 1, true);
+    events.connection_refused("address_limit", client, "", false);
     events.signed_in(&"r", "p", "u", client, None);
     events.signed_out(&"r", "p", "u", "local", client);
     events.sessions_displaced(&"r", "p", "u", 1);

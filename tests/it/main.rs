@@ -14,6 +14,7 @@ mod support;
 
 mod backchannel_logout;
 mod backup;
+mod bounds;
 mod browser;
 mod client_address;
 mod client_auth;

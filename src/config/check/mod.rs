@@ -29,6 +29,7 @@ use crate::session::{Key, Limits};
 use crate::telemetry::logging::{Format, Level, LogSettings};
 use host::Ids;
 use rules::{between, one_of};
+use server::has_trusted_proxies;
 
 /// Where the admin listener is if nothing is written.
 const ADMIN_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9321);
@@ -131,7 +132,7 @@ impl Check<'_> {
         } = file;
         let data_dir = self.data_dir(data_dir);
         let prefix = self.endpoint_prefix(endpoint_prefix);
-        let listeners = self.listeners(listener);
+        let listeners = self.listeners(listener, has_trusted_proxies(&server));
         let provider_ids = provider::ids(&provider);
         let posting = provider::posting_ids(&provider);
         self.providers_where_needed(&provider, &route);
@@ -194,7 +195,11 @@ impl Check<'_> {
         field.parse(&mut self.problems, rules::endpoint_prefix).or(ENDPOINT_PREFIX.to_owned())
     }
 
-    fn listeners(&mut self, field: Field<List<file::Listener>>) -> Result<Vec<ListenerSettings>, Told> {
+    fn listeners(
+        &mut self,
+        field: Field<List<file::Listener>>,
+        has_proxies: bool,
+    ) -> Result<Vec<ListenerSettings>, Told> {
         let wanted = "at least one [[listener]] with an address such as \"0.0.0.0:443\"";
         let place = field.place.clone();
         let list = field.required(&mut self.problems, wanted)?;
@@ -204,7 +209,7 @@ impl Check<'_> {
         let mut taken = Vec::new();
         all(list.into_iter().map(|listener| {
             let listener = listener.element(&mut self.problems)?;
-            self.listener(listener, &mut taken)
+            self.listener(listener, &mut taken, has_proxies)
         }))
     }
 
@@ -212,14 +217,21 @@ impl Check<'_> {
         &mut self,
         listener: file::Listener,
         taken: &mut Vec<SocketAddr>,
+        has_proxies: bool,
     ) -> Result<ListenerSettings, Told> {
-        let file::Listener { address, tls } = listener;
+        let file::Listener { address, tls, proxy_protocol } = listener;
         let address = address
             .parse(&mut self.problems, rules::socket_address)
             .check(&mut self.problems, |address| rules::once(address, taken, "is listed twice"))
             .required(&mut self.problems, "address and port, such as \"0.0.0.0:443\"");
         let tls = tls.optional().and_then(|tls| tls.map(|tls| self.tls(tls)).transpose());
-        Ok(ListenerSettings { address: address?, tls: tls? })
+        let proxy_protocol = proxy_protocol.check(&mut self.problems, |wanted| {
+            if wanted && !has_proxies {
+                return Err("has nobody to be believed: list the proxies in server.trusted_proxies");
+            }
+            Ok(wanted)
+        });
+        Ok(ListenerSettings { address: address?, tls: tls?, proxy_protocol: proxy_protocol.or(false)? })
     }
 
     fn tls(&mut self, tls: file::Tls) -> Result<TlsSettings, Told> {
@@ -369,11 +381,16 @@ impl Check<'_> {
             trusted_proxies,
             client_address_header,
             max_connections,
+            max_connections_per_address,
+            max_requests_per_connection,
             request_head_timeout,
             tls_handshake_timeout,
             keepalive_timeout,
             max_request_head_size,
             max_request_headers,
+            max_request_target_size,
+            body_idle_timeout,
+            min_body_rate,
             shutdown_delay,
             shutdown_timeout,
         } = field.or_empty()?;
@@ -388,17 +405,27 @@ impl Check<'_> {
         // Pingora's own limits are 1 MiB and 256 fields; beyond them ours would say nothing.
         let head_size = max_request_head_size.check(problems, between(Size(1 << 10), Size(1 << 20)));
         let max_headers = max_request_headers.check(problems, between(10, 256)).or(100);
+        let per_address = max_connections_per_address.check(problems, between(1, 1_000_000)).or(500);
+        let requests = max_requests_per_connection.check(problems, between(1, 1_000_000_000)).or(10_000);
+        let target_size = max_request_target_size.check(problems, between(Size(256), Size(1 << 20)));
+        let body_idle = body_idle_timeout.check(problems, between(SECOND / 10, HOUR)).or(30 * SECOND);
+        let body_rate = min_body_rate.check(problems, between(Size(0), Size(1 << 20))).or(Size(240));
         let delay = shutdown_delay.check(problems, between(Duration::ZERO, HOUR)).or(Duration::ZERO);
         let shutdown = shutdown_timeout.check(problems, between(Duration::ZERO, HOUR)).or(30 * SECOND);
         Ok(ServerSettings {
             threads: threads?,
             trusted_proxies: Arc::new(trusted_proxies?),
             max_connections: max_connections?,
+            max_connections_per_address: per_address?,
+            max_requests_per_connection: requests?,
             request_head_timeout: head_timeout?,
             tls_handshake_timeout: handshake_timeout?,
             keepalive_timeout: keepalive?,
             max_request_head_bytes: head_size.or(Size(32 << 10))?.0,
             max_request_headers: max_headers?,
+            max_request_target_bytes: target_size.or(Size(8 << 10))?.0,
+            body_idle_timeout: body_idle?,
+            min_body_bytes_per_second: body_rate?.0 as u64,
             shutdown_delay: delay?,
             shutdown_timeout: shutdown?,
         })

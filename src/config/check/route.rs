@@ -10,7 +10,7 @@ use super::rules::{self, between, one_of};
 use super::{Check, DAY, HOUR, MINUTE, SECOND, all};
 use crate::config::file::{self, List};
 use crate::config::problem::{Place, Told};
-use crate::config::read::{Field, Named};
+use crate::config::read::{Field, Named, Size, SizeOrOff};
 use crate::oidc::ProviderId;
 use crate::oidc::authorize::Parameters;
 use crate::oidc::step_up::StepUp;
@@ -28,6 +28,9 @@ const HOST_HEADER: &[(&str, bool)] = &[("keep", true), ("upstream", false)];
 
 /// The most bytes of a route's authentication contexts.
 const MAX_ACR_BYTES: usize = 512;
+
+/// More than browsers upload as a rule, and an end to what never ends.
+const MAX_BODY: SizeOrOff = SizeOrOff(Some(Size(1 << 30)));
 
 const EMPTY_REQUIRE: &str = "is empty; leave `require` out to let everybody in";
 
@@ -85,6 +88,7 @@ impl Check<'_> {
             host_header,
             forward_access_token,
             forward_authorization,
+            max_body_size,
             connect_timeout,
             read_timeout,
             idle_timeout,
@@ -117,6 +121,7 @@ impl Check<'_> {
             rule: rule?,
             session: session?,
             upstream: shared(upstream?, &mut context.upstreams),
+            max_body_bytes: max_body_size.or(MAX_BODY)?.0.map(|size| size.0 as u64),
             keep_host: keep_host?,
             forward_access_token: forward_access_token?,
             forward_authorization: forward_authorization.or(true)?,

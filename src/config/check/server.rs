@@ -2,13 +2,19 @@
 
 use super::rules::one_of;
 use super::{Check, all};
-use crate::config::file::List;
+use crate::config::file::{self, List};
 use crate::config::problem::Told;
 use crate::config::read::Field;
 use crate::web::proxies::{Network, ToldIn, TrustedProxies};
 
 const TOLD_IN: &[(&str, ToldIn)] =
     &[("x-forwarded-for", ToldIn::XForwardedFor), ("forwarded", ToldIn::Forwarded)];
+
+/// Whether any trusted proxy is written, right or wrong.
+pub(super) fn has_trusted_proxies(server: &Field<file::Server>) -> bool {
+    let list = server.peek().and_then(|server| server.trusted_proxies.peek());
+    list.is_some_and(|list| !list.is_empty())
+}
 
 impl Check<'_> {
     pub(super) fn trusted_proxies(

@@ -226,6 +226,36 @@ fn wrong_values_of_the_process_and_its_listeners_are_told() {
             "trusted_proxies = [\"10.0.0.1\"]\nclient_address_header = \"x-real-ip\"",
             &["server.client_address_header: \"x-real-ip\" is not one of \"x-forwarded-for\", \"forwarded\""],
         ),
+        (
+            "[[listener]]",
+            "proxy_protocol = true",
+            &["listener[0].proxy_protocol: true has nobody to be believed: list the proxies in server"],
+        ),
+        (
+            "[server]",
+            "max_connections_per_address = 0",
+            &["server.max_connections_per_address: 0 is not between 1 and 1000000"],
+        ),
+        (
+            "[server]",
+            "max_requests_per_connection = 0",
+            &["server.max_requests_per_connection: 0 is not between 1 and 1000000000"],
+        ),
+        (
+            "[server]",
+            "max_request_target_size = \"2MiB\"",
+            &["server.max_request_target_size: \"2MiB\" is not between 256 bytes and 1048576 bytes"],
+        ),
+        (
+            "[server]",
+            "body_idle_timeout = \"2h\"",
+            &["server.body_idle_timeout: \"2h\" is not between 100ms and 1h"],
+        ),
+        (
+            "[server]",
+            "min_body_rate = \"1GiB\"",
+            &["server.min_body_rate: \"1GiB\" is not between 0 bytes and 1048576 bytes"],
+        ),
         ("[server]", "threads = 0", &["server.threads: 0 is not between 1 and 1024"]),
         ("[server]", "threads = -1", &["server.threads: -1 is not a whole number"]),
         (
@@ -1167,6 +1197,25 @@ fn a_provider_is_needed_as_soon_as_one_route_is_not_public() {
 fn a_route_for_any_host_can_be_public() {
     let settings = settings("[[route]]", "host = \"*\"\naccess = \"public\"");
     assert_eq!(settings.gateway.routes.iter().next().unwrap().host, HostPattern::Any);
+}
+
+#[test]
+fn a_body_is_as_large_as_the_route_allows() {
+    let size = |lines| {
+        let settings = settings("[[route]]", lines);
+        settings.gateway.routes.iter().next().unwrap().max_body_bytes
+    };
+    let rows = [
+        ("", Some(1 << 30)),
+        ("max_body_size = \"10MiB\"", Some(10 << 20)),
+        ("max_body_size = 0", Some(0)),
+        ("max_body_size = \"off\"", None),
+    ];
+    for (lines, wanted) in rows {
+        assert_eq!(size(lines), wanted, "{lines}");
+    }
+    let wanted = "route[0].max_body_size: \"much\" is not a number of bytes such as \"64MiB\", or \"off\"";
+    assert_eq!(problems("[[route]]", "max_body_size = \"much\""), [wanted]);
 }
 
 #[test]

@@ -126,10 +126,19 @@ impl Place {
     /// # Errors
     /// When nobody listens there, or TLS fails.
     pub fn connect(&self) -> io::Result<Connection> {
-        let tcp = match self.from {
+        self.connect_behind(b"")
+    }
+
+    /// Opens a connection that begins with these bytes, before TLS.
+    ///
+    /// # Errors
+    /// As [`Place::connect`].
+    pub fn connect_behind(&self, beginning: &[u8]) -> io::Result<Connection> {
+        let mut tcp = match self.from {
             None => TcpStream::connect_timeout(&self.address, DEADLINE)?,
             Some(from) => connect_from(from, self.address)?,
         };
+        tcp.write_all(beginning)?;
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(DEADLINE))?;
         tcp.set_write_timeout(Some(DEADLINE))?;

@@ -44,6 +44,7 @@ pub struct Builder {
     folder: TempDir,
     address: SocketAddr,
     tls: Option<(Authority, Certificate)>,
+    listener: String,
     top: String,
     session: String,
     limits: Option<String>,
@@ -84,6 +85,7 @@ impl Gateway {
             folder: TempDir::with_prefix("portcullis-it-").unwrap(),
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free())),
             tls: None,
+            listener: String::new(),
             top: String::new(),
             session: String::new(),
             limits: None,
@@ -135,6 +137,13 @@ impl Builder {
     #[must_use]
     pub fn top(mut self, lines: &str) -> Self {
         self.top.push_str(lines);
+        self
+    }
+
+    /// Lines of its `[[listener]]`.
+    #[must_use]
+    pub fn listener(mut self, lines: &str) -> Self {
+        self.listener.push_str(lines);
         self
     }
 
@@ -212,7 +221,7 @@ impl Builder {
         let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()));
         let folder = self.folder.path();
         let mut text = format!("data_dir = \"{}\"\n{}", folder.join("data").display(), self.top);
-        write!(text, "\n[[listener]]\naddress = \"{}\"\n", self.address).unwrap();
+        write!(text, "\n[[listener]]\naddress = \"{}\"\n{}\n", self.address, self.listener).unwrap();
         if let Some((_, certificate)) = &self.tls {
             let (chain, key) = certificate.write(folder);
             let (chain, key) = (chain.display(), key.display());
