@@ -9,7 +9,7 @@
 //!
 //! Memory is bounded by [`MAX_COUNTS`]; the one that was used longest ago makes room.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::identity::Identity;
 use crate::route::Route;
 use crate::store::{SessionStore, StoreKey, Take, Taken};
 use crate::telemetry::Events;
-use crate::web::Request;
+use crate::web::{Request, client_addr};
 
 /// The most counts that are kept, about 300 bytes each. An address that is forgotten has all its rate again, which is
 /// worth little to whoever had to use 20,000 others for it.
@@ -291,17 +291,18 @@ impl Gateway {
     }
 }
 
-/// Whom an address stands for: an IPv6 client has a whole /64.
+/// Whom an address stands for, as a part of a key.
 fn network(client: IpAddr) -> [u8; 16] {
-    let bits = match client.to_canonical() {
-        IpAddr::V6(address) => address.to_bits() & !u128::from(u64::MAX),
-        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
-    };
-    Ipv6Addr::from_bits(bits).octets()
+    match client_addr::network(client) {
+        IpAddr::V6(network) => network.octets(),
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
     use crate::store::memory::MemoryStore;
     use crate::store::peer::{Peer, pair};
