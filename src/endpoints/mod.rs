@@ -25,8 +25,8 @@ pub struct Endpoint {
     pub name: &'static str,
     /// The methods that it takes, as the `Allow` field of a 405.
     pub methods: &'static str,
-    /// The most bytes of body that are read; 0: none.
-    pub max_body_bytes: usize,
+    /// The most bytes of body that are read of a POST; 0: none.
+    max_body_bytes: usize,
     /// Whose requests it takes.
     pub callers: Callers,
     handler: Handler,
@@ -130,7 +130,7 @@ pub struct Answer {
     pub refusal: Option<Refusal>,
 }
 
-/// Answers a request to an endpoint. `body` is all of its body, at most `max_body_bytes`.
+/// Answers a request to an endpoint. `body` is all of its body, at most [`Endpoint::max_body`].
 pub async fn answer(
     endpoint: &'static Endpoint,
     gateway: &Gateway,
@@ -200,6 +200,13 @@ fn refuse(endpoint: &Endpoint, gateway: &Gateway, request: &Request<'_>, refusal
 }
 
 impl Endpoint {
+    /// The most bytes of body that are read of a request with this method: only what is posted is looked
+    /// at, and for everything else nobody is asked to send it.
+    #[must_use]
+    pub fn max_body(&self, method: &Method) -> usize {
+        if *method == Method::POST && self.takes(method) { self.max_body_bytes } else { 0 }
+    }
+
     fn takes(&self, method: &Method) -> bool {
         self.methods.split(", ").any(|name| name == method.as_str())
     }

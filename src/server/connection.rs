@@ -334,9 +334,11 @@ impl Door {
         tracing::debug!(event = "request_head_refused", request_id = %record.id, reason = %error);
         let deletions = match error {
             HeadError::TooLarge => deletions(wire.ahead()),
-            HeadError::Malformed(_) | HeadError::Method | HeadError::TargetTooLong | HeadError::TooSlow => {
-                String::new()
-            }
+            HeadError::Malformed(_)
+            | HeadError::Method
+            | HeadError::TargetTooLong
+            | HeadError::Expectation
+            | HeadError::TooSlow => String::new(),
         };
         write_and_close(wire, answer.text(&record.id, &deletions).as_bytes()).await;
     }
@@ -418,6 +420,7 @@ impl Answer {
             HeadError::Method => (405, "Method Not Allowed", Refusal::MethodNotAllowed),
             HeadError::TooSlow => (408, "Request Timeout", Refusal::BadRequest),
             HeadError::TargetTooLong => (414, "URI Too Long", Refusal::BadRequest),
+            HeadError::Expectation => (417, "Expectation Failed", Refusal::BadRequest),
             HeadError::TooLarge => (431, "Request Header Fields Too Large", Refusal::BadRequest),
         };
         Self { status, reason, refusal }

@@ -18,6 +18,7 @@ use super::life::Client;
 use crate::gateway::ForwardPlan;
 use crate::identity::headers::{ACCESS_TOKEN_HEADER, HeaderTable};
 use crate::session::cookie::is_ours;
+use crate::web::caching::{self, Change};
 use crate::web::client_addr::is_proxy_header;
 use crate::web::{Host, Reply, RequestId, Target, cookie};
 
@@ -28,7 +29,6 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// How many the gateway sets besides those that tell who is asking: the four above and the token's.
 const OWN_HEADERS: usize = 5;
-const PRIVATE: HeaderValue = HeaderValue::from_static("private");
 
 /// What a request to an upstream is made of.
 pub(super) struct Forwarded<'a> {
@@ -179,37 +179,28 @@ fn value(text: String) -> Result<HeaderValue> {
 /// Makes an upstream's answer the one that the client gets.
 ///
 /// An upstream can't set the gateway's cookies, nor have a browser delete them (SC-14). An answer to
-/// somebody known that says nothing of caching is `private` (SC-15); what the upstream does say of
-/// caching stands, because only it knows which of its answers are the same for everybody. A session's
-/// cookie that was sealed anew goes with an answer that no shared cache may keep.
+/// somebody known is for that browser alone, whatever the upstream says of caching (SC-15): only so may
+/// a session's cookie that was sealed anew go with it.
 ///
 /// # Errors
 /// When Pingora can't hold it.
 pub(super) fn to_client(answer: &mut ResponseHeader, plan: Option<&ForwardPlan>) -> Result<()> {
     drop_our_cookies(answer)?;
     drop_clearing_of_cookies(answer)?;
-    let is_personal = plan.is_some_and(|plan| plan.session().is_some());
-    if is_personal && !answer.status.is_informational() && !answer.headers.contains_key(CACHE_CONTROL) {
-        answer.insert_header(CACHE_CONTROL, PRIVATE)?;
+    let Some(plan) = plan.filter(|plan| plan.session().is_some()) else { return Ok(()) };
+    if answer.status.is_informational() && answer.status != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(());
     }
-    match plan.and_then(ForwardPlan::set_cookie) {
-        Some(cookie) if may_set_cookies(answer) => answer.append_header(SET_COOKIE, cookie).map(drop),
-        _ => Ok(()),
-    }
+    keep_from_shared_caches(answer)?;
+    plan.set_cookie().map_or(Ok(()), |cookie| answer.append_header(SET_COOKIE, cookie).map(drop))
 }
 
-/// Whether an answer may carry what is for one person: it is the last one to its request, and what it says
-/// of caching keeps it from everybody else (SC-15).
-fn may_set_cookies(answer: &ResponseHeader) -> bool {
-    if answer.status.is_informational() {
-        return answer.status == StatusCode::SWITCHING_PROTOCOLS;
+fn keep_from_shared_caches(answer: &mut ResponseHeader) -> Result<()> {
+    let Change { cache_control, removed } = caching::keep_from_shared_caches(&answer.headers);
+    for name in &removed {
+        answer.remove_header(name);
     }
-    let values = answer.headers.get_all(CACHE_CONTROL).iter();
-    let mut directives = values.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
-    directives.any(|directive| {
-        let directive = directive.trim_ascii();
-        directive.eq_ignore_ascii_case(b"private") || directive.eq_ignore_ascii_case(b"no-store")
-    })
+    cache_control.map_or(Ok(()), |value| answer.insert_header(CACHE_CONTROL, value))
 }
 
 fn drop_our_cookies(answer: &mut ResponseHeader) -> Result<()> {

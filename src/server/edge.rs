@@ -13,11 +13,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt as _;
-use http::header::{SET_COOKIE, UPGRADE, USER_AGENT};
-use http::{Method, StatusCode};
+use http::header::{EXPECT, SET_COOKIE, UPGRADE, USER_AGENT};
+use http::{Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::prelude::timeout;
+use pingora::protocols::http::ServerSession;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{BError, Error, ErrorSource, ErrorType, Result};
@@ -179,7 +180,8 @@ impl Edge {
         session: &mut Session,
         exchange: &mut Exchange,
     ) -> Verdict {
-        let body = match read_body(endpoint.max_body_bytes, session, exchange).await {
+        let max_bytes = endpoint.max_body(&session.req_header().method);
+        let body = match read_body(max_bytes, session, exchange).await {
             Ok(body) => body,
             Err(refusal) => return self.refuse(session.req_header(), exchange, refusal).await,
         };
@@ -317,6 +319,14 @@ const fn client_refusal(kind: &ErrorType) -> Option<Refusal> {
     }
 }
 
+/// RFC 9110 10.1.1, 15.2: HTTP/1.0 knows no interim answers, neither to ask for nor to get.
+fn ignore_interim_answers(session: &mut Session) {
+    session.req_header_mut().remove_header(&EXPECT);
+    if let ServerSession::H1(client) = session.as_downstream_mut() {
+        client.set_ignore_info_resp(true);
+    }
+}
+
 fn is_answered(session: &Session) -> bool {
     session.response_written().is_some_and(|head| !head.status.is_informational())
 }
@@ -357,6 +367,9 @@ impl ProxyHttp for Edge {
         if !exchange.websocket {
             // PP-10: any other upgrade is not known here, and to the upstream there is none.
             session.req_header_mut().remove_header(&UPGRADE);
+        }
+        if session.req_header().version == Version::HTTP_10 {
+            ignore_interim_answers(session);
         }
         // DO-7: a panic is this request's and nobody else's.
         let verdict = AssertUnwindSafe(self.verdict(session, exchange)).catch_unwind().await;

@@ -63,6 +63,9 @@ pub(super) enum HeadError {
     /// Too many bytes or fields.
     #[error("the request head is too large")]
     TooLarge,
+    /// It expects what nobody here can meet.
+    #[error("the request expects something else than to be told to continue")]
+    Expectation,
     /// Its last byte did not come in time.
     #[error("the request head did not come in time")]
     TooSlow,
@@ -293,10 +296,7 @@ impl<'a> Fields<'a> {
         // By length first: most fields are none of these.
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => self.set_host(value),
-            6 if name.eq_ignore_ascii_case(b"expect") => {
-                self.expects_continue = value.eq_ignore_ascii_case(b"100-continue");
-                Ok(())
-            }
+            6 if name.eq_ignore_ascii_case(b"expect") => self.set_expectation(value),
             7 if name.eq_ignore_ascii_case(b"upgrade") => {
                 // Two of them name no one protocol.
                 self.upgrade = Some(if self.upgrade.is_some() { b"" } else { value });
@@ -318,6 +318,15 @@ impl<'a> Fields<'a> {
         if self.host.replace(value).is_some() {
             return Err(HeadError::Malformed("more than one Host"));
         }
+        Ok(())
+    }
+
+    /// RFC 9110 10.1.1: there is one expectation, and whoever knows no other may say so.
+    fn set_expectation(&mut self, value: &[u8]) -> Result<(), HeadError> {
+        if self.expects_continue || !value.eq_ignore_ascii_case(b"100-continue") {
+            return Err(HeadError::Expectation);
+        }
+        self.expects_continue = true;
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Plain HTTP as data: requests, replies, targets, hosts, cookies, pages. No sockets, no clock.
 
+pub mod caching;
 pub mod client_addr;
 pub mod cookie;
 pub mod email;

@@ -86,15 +86,25 @@ fn an_application_is_told_who_is_asking() {
 }
 
 #[test]
-fn what_an_application_says_of_caching_stands() {
+fn an_answer_to_somebody_known_is_for_no_shared_cache_and_any_other_as_the_application_says() {
     let application = Application::start(|connection, _| {
-        connection.answer("200 OK", "Cache-Control: public, max-age=600\r\n", "ok");
+        let fields = "Cache-Control: public, max-age=600\r\nCDN-Cache-Control: max-age=600\r\n";
+        connection.answer("200 OK", fields, "ok");
     });
-    let gateway = gateway(&application, "");
-    let (cookie, _) = sign_in(&gateway);
-    let answer =
-        gateway.exchange(format!("GET / HTTP/1.1\r\nHost: app.test\r\n{cookie}Connection: close\r\n\r\n"));
-    assert_eq!(fields(&answer, "cache-control").collect::<Vec<_>>(), ["public, max-age=600"]);
+    let cases = [
+        ("signed in", "", true, "private, max-age=600", 0),
+        ("known", "access = \"optional\"", true, "private, max-age=600", 0),
+        ("not known", "access = \"optional\"", false, "public, max-age=600", 1),
+        ("not asked", "access = \"public\"", true, "public, max-age=600", 1),
+    ];
+    for (name, access, shows, wanted, others) in cases {
+        let gateway = gateway(&application, access);
+        let cookie = if shows { sign_in(&gateway).0 } else { String::new() };
+        let request = format!("GET / HTTP/1.1\r\nHost: app.test\r\n{cookie}Connection: close\r\n\r\n");
+        let answer = gateway.exchange(request);
+        assert_eq!(fields(&answer, "cache-control").collect::<Vec<_>>(), [wanted], "{name}");
+        assert_eq!(fields(&answer, "cdn-cache-control").count(), others, "{name}");
+    }
 }
 
 /// The gateway's ring gets a new first key.
@@ -118,8 +128,8 @@ fn a_cookie_that_is_sealed_anew_goes_out_only_where_it_reaches_its_own_browser()
         ("nothing is said of caching", caching(""), "", true),
         ("private", caching("Cache-Control: max-age=600, Private\r\n"), "", true),
         ("no-store", caching("Cache-Control: no-store\r\n"), "", true),
-        ("shared", caching("Cache-Control: public, max-age=600\r\n"), "", false),
-        ("by age alone", caching("Cache-Control: max-age=600\r\n"), "", false),
+        ("shared", caching("Cache-Control: public, max-age=600\r\n"), "", true),
+        ("by age alone", caching("Cache-Control: max-age=600\r\n"), "", true),
         ("optional", caching(""), "access = \"optional\"", true),
         ("public", caching(""), "access = \"public\"", false),
         (

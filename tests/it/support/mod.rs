@@ -8,10 +8,12 @@ pub mod cookie_jar;
 pub mod forge;
 pub mod form;
 pub mod gateway;
+pub mod lax;
 pub mod node;
 pub mod ports;
 #[allow(dead_code, reason = "the store's own tests use all of it")]
 pub mod redis_server;
+pub mod rig;
 pub mod scripted_provider;
 pub mod server;
 pub mod upstream;

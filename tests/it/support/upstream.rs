@@ -10,10 +10,13 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Message, WebSocket};
 
-use super::DEADLINE;
 use super::client::Response;
 use super::server::{After, Exchange, Handler, Server};
-use super::wire;
+use super::wire::{self, Head};
+use super::{DEADLINE, lax, wait_for};
+
+/// So many bytes of a body are told.
+const TOLD_BYTES: usize = 4096;
 
 /// An application.
 ///
@@ -31,8 +34,28 @@ struct State {
     hits: AtomicUsize,
     turns: Mutex<usize>,
     turned: Condvar,
-    raw: Mutex<HashMap<String, Vec<u8>>>,
+    raw: Mutex<HashMap<String, Script>>,
     waits: Mutex<Vec<String>>,
+    seen: Mutex<Vec<Head>>,
+    is_lax: bool,
+    breaches: Mutex<Vec<String>>,
+    left: AtomicUsize,
+}
+
+/// What a path is answered with, byte for byte.
+#[derive(Clone)]
+struct Script {
+    answer: Vec<u8>,
+    then: Then,
+}
+
+/// What comes after such an answer.
+#[derive(Clone)]
+enum Then {
+    Close,
+    KeepAlive,
+    /// At [`Upstream::go_on`] these bytes, which nobody asked for; then it waits for the other side to leave.
+    Send(Vec<u8>),
 }
 
 /// What the application got.
@@ -44,6 +67,8 @@ pub struct Echo {
     pub fields: Vec<(String, String)>,
     /// Bytes of body.
     pub body_bytes: u64,
+    /// The beginning of the body, each byte as the character of its number.
+    pub body: String,
     /// Which connection of the application, from 1.
     pub connection: u64,
     /// Which request of the application, from 1.
@@ -63,6 +88,7 @@ impl Echo {
             line: told["line"].as_str().expect("the echo has a line").to_owned(),
             fields: serde_json::from_value(told["fields"].clone()).expect("the echo has fields"),
             body_bytes: number("body_bytes"),
+            body: told["body"].as_str().expect("the echo has a body").to_owned(),
             connection: number("connection"),
             hit: number("hit"),
         }
@@ -83,6 +109,12 @@ impl Upstream {
         Self::start_with(super::ports::free(), None)
     }
 
+    /// Starts one that reads requests as laxly as applications do ([`lax`]), and notes whom it served
+    /// what only `root` may see.
+    pub fn start_lax() -> Self {
+        Self::start_in_state(super::ports::free(), None, State { is_lax: true, ..State::default() })
+    }
+
     /// Starts one on a port where another one was.
     pub fn start_at(port: u16) -> Self {
         Self::start_with(port, None)
@@ -94,7 +126,11 @@ impl Upstream {
     }
 
     fn start_with(port: u16, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
-        let state = Arc::<State>::default();
+        Self::start_in_state(port, tls, State::default())
+    }
+
+    fn start_in_state(port: u16, tls: Option<Arc<rustls::ServerConfig>>, state: State) -> Self {
+        let state = Arc::new(state);
         let scheme = if tls.is_some() { "https" } else { "http" };
         let server = Server::start_at(port, tls, handler(&state));
         Self { server: Some(server), state, scheme }
@@ -110,6 +146,21 @@ impl Upstream {
         self.state.hits.load(Ordering::SeqCst)
     }
 
+    /// The head of every request so far.
+    pub fn seen(&self) -> Vec<Head> {
+        self.state.seen.lock().unwrap().clone()
+    }
+
+    /// The request line of every request so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.seen().into_iter().map(|head| head.line).collect()
+    }
+
+    /// What a lax application served to somebody who had no right to it.
+    pub fn breaches(&self) -> Vec<String> {
+        self.state.breaches.lock().unwrap().clone()
+    }
+
     /// How many connections came so far.
     pub fn connections(&self) -> usize {
         self.server().connections()
@@ -117,7 +168,26 @@ impl Upstream {
 
     /// Answers this path with these bytes, as they are, and closes.
     pub fn answers(&self, path: &str, bytes: &[u8]) {
-        self.state.raw.lock().unwrap().insert(path.into(), bytes.into());
+        self.script(path, bytes, Then::Close);
+    }
+
+    /// Answers this path with these bytes, as they are, and keeps the connection.
+    pub fn answers_and_stays(&self, path: &str, bytes: &[u8]) {
+        self.script(path, bytes, Then::KeepAlive);
+    }
+
+    /// Answers this path with these bytes, as they are, and at [`Upstream::go_on`] sends more.
+    pub fn answers_and_goes_on(&self, path: &str, bytes: &[u8], more: &[u8]) {
+        self.script(path, bytes, Then::Send(more.into()));
+    }
+
+    fn script(&self, path: &str, bytes: &[u8], then: Then) {
+        self.state.raw.lock().unwrap().insert(path.into(), Script { answer: bytes.into(), then });
+    }
+
+    /// Waits until the gateway has left a connection of [`Upstream::answers_and_goes_on`].
+    pub fn wait_until_left(&self) {
+        wait_for("the connection to be left", || (self.state.left.load(Ordering::SeqCst) > 0).then_some(()));
     }
 
     /// Answers this path only at [`Upstream::go_on`].
@@ -150,6 +220,13 @@ impl Drop for Upstream {
 }
 
 impl State {
+    fn note(&self, head: &Head) {
+        self.seen.lock().unwrap().push(head.clone());
+        if self.is_lax && lax::is_breach(head) {
+            self.breaches.lock().unwrap().push(format!("{head:?}"));
+        }
+    }
+
     /// Waits for the test to say [`Upstream::go_on`] once more than `before` times.
     fn wait_for_turn(&self, before: usize) {
         let turns = self.turns.lock().unwrap();
@@ -162,12 +239,11 @@ fn handler(state: &Arc<State>) -> Arc<Handler> {
     let state = Arc::clone(state);
     Arc::new(move |exchange: &mut Exchange| {
         let hit = state.hits.fetch_add(1, Ordering::SeqCst) + 1;
+        state.note(&exchange.head);
         let path = exchange.path().to_owned();
         let scripted = state.raw.lock().unwrap().get(&path).cloned();
-        if let Some(bytes) = scripted {
-            exchange.read_body(|_| {})?;
-            exchange.send(&bytes)?;
-            return Ok(After::Close);
+        if let Some(script) = scripted {
+            return play(&state, exchange, &script);
         }
         if state.waits.lock().unwrap().contains(&path) {
             state.wait_for_turn(0);
@@ -181,13 +257,34 @@ fn handler(state: &Arc<State>) -> Arc<Handler> {
     })
 }
 
+fn play(state: &State, exchange: &mut Exchange, script: &Script) -> io::Result<After> {
+    exchange.read_body(|_| {})?;
+    exchange.send(&script.answer)?;
+    match &script.then {
+        Then::Close => Ok(After::Close),
+        Then::KeepAlive => Ok(After::KeepAlive),
+        Then::Send(more) => {
+            state.wait_for_turn(0);
+            // Whoever has left already has left.
+            let _ = exchange.send(more).and_then(|()| io::copy(exchange.stream(), &mut io::sink()));
+            state.left.fetch_add(1, Ordering::SeqCst);
+            Ok(After::Close)
+        }
+    }
+}
+
 fn echo(exchange: &mut Exchange, hit: usize) -> io::Result<After> {
-    let mut body_bytes = 0;
-    exchange.read_body(|piece| body_bytes += piece.len() as u64)?;
+    let (mut body_bytes, mut body) = (0, String::new());
+    exchange.read_body(|piece| {
+        body_bytes += piece.len() as u64;
+        let left = TOLD_BYTES.saturating_sub(body.chars().count());
+        body.extend(piece.iter().take(left).map(|&byte| char::from(byte)));
+    })?;
     let told: Value = json!({
         "line": exchange.head.line,
         "fields": exchange.head.fields,
         "body_bytes": body_bytes,
+        "body": body,
         "connection": exchange.connection,
         "hit": hit,
     });
