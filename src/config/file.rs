@@ -228,6 +228,8 @@ section! {
         forward_access_token: bool,
         /// Whether the upstream gets the client's `Authorization`.
         forward_authorization: bool,
+        /// Whether a name in a path may hold an escaped slash.
+        allow_encoded_slash: bool,
         /// Bytes of a request's body.
         max_body_size: SizeOrOff,
         /// A connect, TCP and TLS.

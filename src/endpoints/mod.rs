@@ -116,6 +116,9 @@ pub fn find(paths: &Paths, target: &Target) -> Option<&'static Endpoint> {
         return Some(&NOTHING);
     }
     let below = paths.below(target.path())?;
+    if target.split_path().is_some() {
+        return Some(&NOTHING);
+    }
     // Only the callback has paths of its own below it: one for each provider (AR-7).
     let name = if below.starts_with("callback/") { "callback" } else { below };
     Some(TABLE.iter().find(|endpoint| endpoint.name == name).unwrap_or(&NOTHING))

@@ -94,7 +94,7 @@ impl Gateway {
             cookies.delete(site.cookies.session(), &site);
         }
         let return_to = self.return_to(request.target.as_str(), &site);
-        let route = self.settings.routes.find(request.host, request.target);
+        let route = self.settings.routes.find(request.host, request.target).ok().flatten();
         let of_session = match route.and_then(|route| route.provider.as_ref()) {
             Some(_) => None,
             None => self.provider_of_session(request, &site, need).await?,
@@ -165,7 +165,7 @@ impl Gateway {
     pub(crate) fn unauthorized(&self, request: &Request<'_>, site: &Site, need: Need) -> Reply {
         let row = need.refusal().row();
         let mut body = refusal::json(&row, &request.id.to_string());
-        let route = self.settings.routes.find(request.host, request.target);
+        let route = self.settings.routes.find(request.host, request.target).ok().flatten();
         let asked = route.map(|route| &route.rule.step_up).filter(|asked| !asked.is_empty());
         body["sign_in_url"] = self.sign_in_url(request, asked.is_some()).into();
         let mut challenge = format!(
@@ -272,8 +272,8 @@ impl Gateway {
 
     /// The route of a page on the host of a request.
     fn route_of(&self, request: &Request<'_>, page: &ReturnTo) -> Option<&Arc<Route>> {
-        let target = Target::parse(page.as_str().as_bytes()).ok()?;
-        self.settings.routes.find(request.host, &target)
+        let target = Target::parse_with_slashes(page.as_str().as_bytes()).ok()?;
+        self.settings.routes.find(request.host, &target).ok()?
     }
 
     /// Tells of a sign-in that failed, with what the operator should change; returns the refusal.

@@ -24,7 +24,9 @@ use http::header::HeaderValue;
 use crate::clock::{Clock, UnixTime};
 use crate::idp::Provider;
 use crate::policy::{self, Access, Subject, Via, Why};
-use crate::route::{CountedBy, CrossSite, HostPattern, HostTable, Route, RouteRate, RouteTable, Site};
+use crate::route::{
+    Ambiguous, CountedBy, CrossSite, HostPattern, HostTable, Route, RouteRate, RouteTable, Site,
+};
 use crate::session::refresh::{Due, Schedule, is_access_token_over};
 use crate::session::seal::{SealError, cookie_key, open_cookie, seal_cookie};
 use crate::session::{KeyRing, Purpose, Session, SessionId};
@@ -224,7 +226,11 @@ impl Gateway {
 
     fn find_route(&self, request: &Request<'_>) -> Result<(&Arc<Route>, Option<Arc<Site>>), Refusal> {
         let site = self.site(request);
-        let Some(route) = self.settings.routes.find(request.host, request.target) else {
+        if request.target.split_path().is_some_and(|path| self.settings.paths.hold(path)) {
+            return Err(Refusal::BadRequest);
+        }
+        let found = self.settings.routes.find(request.host, request.target);
+        let Some(route) = found.map_err(|Ambiguous| Refusal::BadRequest)? else {
             return Err(if site.is_some() { Refusal::NoRoute } else { Refusal::UnknownHost });
         };
         // PP-7: a configured name under a port that is not its own is not that host.

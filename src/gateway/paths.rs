@@ -27,6 +27,12 @@ impl Paths {
         format!("{}/{endpoint}", self.prefix)
     }
 
+    /// Whether a path is the prefix or below it.
+    #[must_use]
+    pub fn hold(&self, path: &str) -> bool {
+        path == self.prefix() || self.below(path).is_some()
+    }
+
     /// What stands behind the prefix, for a path below it: `callback/main` of `/oauth2/callback/main`.
     #[must_use]
     pub fn below<'a>(&self, path: &'a str) -> Option<&'a str> {

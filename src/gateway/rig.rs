@@ -233,6 +233,7 @@ fn route(host: &str, path: &str, access: Access, groups: &[&str], forward_access
         keep_host: true,
         forward_access_token,
         forward_authorization: true,
+        allow_encoded_slash: false,
         max_body_bytes: None,
         provider: None,
         authorization_params: Vec::new(),

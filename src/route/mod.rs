@@ -12,7 +12,7 @@ mod table;
 pub use host::HostPattern;
 pub use path::PathPrefix;
 pub use site::{HostSettings, HostTable, Site};
-pub use table::{CountedBy, CrossSite, Route, RouteRate, RouteTable, Upstream, UpstreamId};
+pub use table::{Ambiguous, CountedBy, CrossSite, Route, RouteRate, RouteTable, Upstream, UpstreamId};
 
 /// A pattern that can't be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -13,6 +13,12 @@ use crate::policy::Rule;
 use crate::session::RouteLimits;
 use crate::web::{Host, Source, Target};
 
+/// A path holds an escaped slash and its route does not allow that, or would be another one if the slash
+/// separated: nobody knows which of the two its application takes it for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an escaped slash could be read in two ways")]
+pub struct Ambiguous;
+
 /// A place in the list of upstreams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UpstreamId(pub usize);
@@ -73,6 +79,8 @@ pub struct Route {
     pub forward_access_token: bool,
     /// Whether the client's `Authorization` goes to the upstream (default yes; it never makes an identity).
     pub forward_authorization: bool,
+    /// Whether a name in a path may hold an escaped slash (`/files/a%2Fb`).
+    pub allow_encoded_slash: bool,
     /// The provider for this route's sign-ins, instead of the choice.
     pub provider: Option<crate::oidc::ProviderId>,
     /// Extra authorization parameters of this route's sign-ins; they win over the provider's.
@@ -172,9 +180,19 @@ impl RouteTable {
     /// before any; within a host pattern the longest path. Hash lookups, so that 10,000 routes cost
     /// what one costs. A host pattern that matches without a matching path falls through to the
     /// next pattern.
-    #[must_use]
-    pub fn find(&self, host: &Host, target: &Target) -> Option<&Arc<Route>> {
-        self.find_by(host.name(), target.path())
+    ///
+    /// # Errors
+    /// [`Ambiguous`]: a path with an escaped slash has to lead to one route in both readings, and that route
+    /// has to allow it (`docs/decisions/0001`). A prefix holds no escaped slash, so that an application that
+    /// reads some of several in one way and some in the other finds this route too.
+    pub fn find(&self, host: &Host, target: &Target) -> Result<Option<&Arc<Route>>, Ambiguous> {
+        let found = self.find_by(host.name(), target.path());
+        let Some(split) = target.split_path() else { return Ok(found) };
+        match (found, self.find_by(host.name(), split)) {
+            (None, None) => Ok(None),
+            (Some(route), Some(other)) if Arc::ptr_eq(route, other) && route.allow_encoded_slash => Ok(found),
+            _ => Err(Ambiguous),
+        }
     }
 
     fn find_by(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
@@ -223,6 +241,7 @@ mod tests {
             keep_host: true,
             forward_access_token: false,
             forward_authorization: true,
+            allow_encoded_slash: false,
             max_body_bytes: None,
             provider: None,
             authorization_params: Vec::new(),
@@ -329,6 +348,44 @@ mod tests {
         let table = RouteTable::new(routes, vec![]);
         assert_eq!(found(&table, "w", "/a"), Some("first"));
         assert_eq!(table.iter().map(|route| &*route.name).collect::<Vec<_>>(), ["first", "second"]);
+    }
+
+    #[test]
+    fn an_escaped_slash_needs_one_route_for_both_readings_that_allows_it() {
+        let allowing = |path| Route { allow_encoded_slash: true, ..route(path, "w", path) };
+        let routes = vec![
+            allowing("/"),
+            route("/admin", "w", "/admin"),
+            allowing("/files"),
+            allowing("/files/open"),
+            route("/files/strict", "w", "/files/strict"),
+            route("/a/b/c", "w", "/a/b/c"),
+        ];
+        let table = RouteTable::new(routes, vec![]);
+        let cases = [
+            ("/files/a%2Fb", Ok(Some("/files"))),
+            ("/files/open/a%2Fb/c", Ok(Some("/files/open"))),
+            ("/x%2Fadmin", Ok(Some("/"))),
+            ("/admin%2Fx", Err(Ambiguous)),
+            ("/admin/x%2Fy", Err(Ambiguous)),
+            ("/files%2Fx", Err(Ambiguous)),
+            ("/files%2Fstrict/x", Err(Ambiguous)),
+            ("/files/strict%2Fx", Err(Ambiguous)),
+            ("/files/strict/a%2Fx", Err(Ambiguous)),
+            ("/files/open%2Fa", Err(Ambiguous)),
+            ("/a%2Fb%2Fc", Err(Ambiguous)),
+            ("/a/b%2Fc/d", Err(Ambiguous)),
+            ("/a%2Fb/d", Ok(Some("/"))),
+        ];
+        let host = Host::parse(b"w").unwrap();
+        for (path, wanted) in cases {
+            let target = Target::parse_with_slashes(path.as_bytes()).unwrap();
+            let found = table.find(&host, &target).map(|route| route.map(|route| &*route.name));
+            assert_eq!(found, wanted, "{path}");
+        }
+        let elsewhere =
+            table.find(&Host::parse(b"v").unwrap(), &Target::parse_with_slashes(b"/a%2Fb").unwrap());
+        assert!(matches!(elsewhere, Ok(None)));
     }
 
     #[test]

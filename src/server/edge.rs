@@ -381,6 +381,10 @@ impl ProxyHttp for Edge {
             Ok(Verdict::Answer(reply)) => reply,
             Err(_) => self.after_panic(session.req_header(), exchange),
         };
+        if exchange.record.refusal == Some(Refusal::BadRequest) {
+            // Whoever sends what could be read in two ways gets no second try on the same connection.
+            session.set_keepalive(None);
+        }
         respond(session, &mut exchange.record, reply).await?;
         Ok(true)
     }

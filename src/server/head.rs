@@ -253,7 +253,7 @@ impl<'a> RequestLine<'a> {
 }
 
 /// PP-2: no control, space or byte outside ASCII stands in a target. What else is wrong with a path
-/// is for [`Target::parse`].
+/// is for [`Target::parse_with_slashes`].
 fn check_target(target: &[u8], limits: Limits) -> Result<(), HeadError> {
     if target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
         return Err(HeadError::Malformed("the request target holds a byte that must be escaped"));
@@ -363,7 +363,7 @@ impl<'a> Fields<'a> {
         let asks_server = request.target == b"*" && request.method == "OPTIONS";
         let origin =
             if asks_server { Some(Cow::Borrowed(b"/".as_slice())) } else { request.origin_form(&host)? };
-        let target = Target::parse(origin.as_deref().unwrap_or(request.target));
+        let target = Target::parse_with_slashes(origin.as_deref().unwrap_or(request.target));
         Ok(Head {
             len,
             method: request.method,

@@ -37,8 +37,10 @@ impl ReturnTo {
         }
         let url = base.join(input).ok().filter(|url| url.origin() == base.origin())?;
         let path_and_query = path_and_query(&url);
-        let target = Target::parse(path_and_query.as_bytes()).ok()?;
-        let is_allowed = path_and_query.len() <= MAX_BYTES && !is_below(target.path(), endpoint_prefix);
+        let target = Target::parse_with_slashes(path_and_query.as_bytes()).ok()?;
+        let paths = [Some(target.path()), target.split_path()];
+        let is_own = paths.into_iter().flatten().any(|path| is_below(path, endpoint_prefix));
+        let is_allowed = path_and_query.len() <= MAX_BYTES && !is_own;
         is_allowed.then_some(Self(path_and_query))
     }
 
@@ -137,6 +139,9 @@ mod tests {
             ("/oauth2extra", "/oauth2extra"),
             ("/@evil.test", "/@evil.test"),
             ("/evil.test", "/evil.test"),
+            ("/files/a%2fb", "/files/a%2fb"),
+            ("/oauth2%2fstart", ""),
+            ("/files/a%2f%2fevil.test", ""),
             ("/https://x", ""),
             ("https://app.test", "/"),
             ("https://app.test/app?x#y", "/app?x"),

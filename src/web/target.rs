@@ -17,6 +17,8 @@ pub struct Target {
     path_len: usize,
     /// The path for rules, where it differs from the path as sent upstream.
     rule_path: Option<Box<str>>,
+    /// The path for rules with its escaped slashes as separators, where it holds any.
+    split_path: Option<Box<str>>,
 }
 
 /// Why a target was refused; the text names the rule and never holds the target.
@@ -33,23 +35,30 @@ impl Target {
     /// path only: bad escape, escapes that decode to a control character or to invalid UTF-8
     /// (overlong forms among it), `%2F`, `%5C`, `;`, `%3B`, `//`, dot segments in any spelling.
     pub fn parse(raw: &[u8]) -> Result<Self, TargetError> {
+        let target = Self::parse_with_slashes(raw)?;
+        if target.split_path.is_some() { Err(SEPARATOR) } else { Ok(target) }
+    }
+
+    /// As [`Target::parse`], but a name in the path may hold an escaped slash (`/files/a%2Fb`). Whether it
+    /// may pass is for the route, which has to be the same one for both readings: the slash as a character
+    /// of a name ([`path`](Self::path)) and as a separator ([`split_path`](Self::split_path)).
+    ///
+    /// # Errors
+    /// [`TargetError`], also for what would be a dot segment or an empty one in the second reading.
+    pub fn parse_with_slashes(raw: &[u8]) -> Result<Self, TargetError> {
         let (path, query) = split_query(raw);
         check_query(query)?;
         if is_canonical(path)? {
-            return Self::from_parts(raw.to_vec(), path.len(), None);
+            let text = ascii(raw.to_vec())?;
+            return Ok(Self { text, path_len: path.len(), rule_path: None, split_path: None });
         }
-        let Spelled { mut wire, rule } = respell(path)?;
+        let Spelled { mut wire, rule, has_slash } = respell(path)?;
         let path_len = wire.len();
-        let rule = (rule != wire).then_some(rule);
+        let split_path = has_slash.then(|| ascii(rule.clone())).transpose()?;
+        let split_path = split_path.map(|path| path.replace(ESCAPED_SLASH, "/").into_boxed_str());
+        let rule_path = (rule != wire).then(|| ascii(rule)).transpose()?.map(String::into_boxed_str);
         wire.extend_from_slice(query);
-        Self::from_parts(wire, path_len, rule)
-    }
-
-    /// Puts checked bytes together; all of them are ASCII.
-    fn from_parts(text: Vec<u8>, path_len: usize, rule: Option<Vec<u8>>) -> Result<Self, TargetError> {
-        let text = ascii(text)?;
-        let rule_path = rule.map(ascii).transpose()?.map(String::into_boxed_str);
-        Ok(Self { text, path_len, rule_path })
+        Ok(Self { text: ascii(wire)?, path_len, rule_path, split_path })
     }
 
     /// The path as rules see it: one spelling for each path that an application could decode.
@@ -63,6 +72,13 @@ impl Target {
             Some(path) => path,
             None => self.text.get(..self.path_len).unwrap_or_default(),
         }
+    }
+
+    /// The path as rules see it where its escaped slashes separate, as some applications read them; `None`
+    /// where it holds none. Only [`Target::parse_with_slashes`] lets any through.
+    #[must_use]
+    pub fn split_path(&self) -> Option<&str> {
+        self.split_path.as_deref()
     }
 
     /// The query, without its `?`; `None` where there is none.
@@ -127,6 +143,9 @@ const SEPARATOR: TargetError = TargetError("the path holds an escaped slash or b
 const NOT_UTF8: TargetError = TargetError("the path does not decode to UTF-8");
 const CONTROL: TargetError = TargetError("the path decodes to a control character");
 
+/// An escaped slash as both spellings have it.
+const ESCAPED_SLASH: &str = "%2F";
+
 /// Checks the raw bytes of a path without decoding. `true`: there is nothing to decode.
 fn is_canonical(path: &[u8]) -> Result<bool, TargetError> {
     let mut canonical = true;
@@ -161,11 +180,14 @@ struct Spelled {
     wire: Vec<u8>,
     /// For rules: escapes of all characters decoded that may stand in a path.
     rule: Vec<u8>,
+    /// Whether they hold an escaped slash.
+    has_slash: bool,
 }
 
 /// Spells a path canonically; its raw bytes are checked already.
 fn respell(path: &[u8]) -> Result<Spelled, TargetError> {
-    let mut spelled = Spelled { wire: Vec::with_capacity(path.len()), rule: Vec::with_capacity(path.len()) };
+    let (wire, rule) = (Vec::with_capacity(path.len()), Vec::with_capacity(path.len()));
+    let mut spelled = Spelled { wire, rule, has_slash: false };
     let mut decoded = Vec::new();
     for segment in segments(path)? {
         spelled.wire.push(b'/');
@@ -174,6 +196,8 @@ fn respell(path: &[u8]) -> Result<Spelled, TargetError> {
         let mut rest = segment?;
         while let Some(Decoded { byte, escaped }) = next_byte(&mut rest)? {
             decoded.push(byte);
+            // A plain one would have ended the segment.
+            spelled.has_slash |= byte == b'/';
             push(byte, !escaped || is_unreserved(byte), &mut spelled.wire);
             push(byte, is_plain(byte), &mut spelled.rule);
         }
@@ -215,9 +239,13 @@ fn push(byte: u8, plain: bool, out: &mut Vec<u8>) {
 /// Refuses what a segment must not be or hold after decoding.
 fn refuse_decoded(segment: &[u8]) -> Result<(), TargetError> {
     let text = std::str::from_utf8(segment).map_err(|_not_utf8| NOT_UTF8)?;
-    refuse_dots(segment)?;
+    let mut names = segment.split(|&byte| byte == b'/');
+    names.try_for_each(refuse_dots)?;
+    if segment.contains(&b'/') && segment.split(|&byte| byte == b'/').any(<[u8]>::is_empty) {
+        return Err(EMPTY_SEGMENT);
+    }
     text.chars().try_for_each(|character| match character {
-        '/' | '\\' => Err(SEPARATOR),
+        '\\' => Err(SEPARATOR),
         ';' => Err(PARAMETER),
         _ if character.is_control() => Err(CONTROL),
         _ => Ok(()),
@@ -391,8 +419,9 @@ mod tests {
             ("second dot escaped", b"/public/.%2E/admin/secret", DOT_SEGMENT),
             ("first dot escaped", b"/public/%2e./admin/secret", DOT_SEGMENT),
             ("one escaped dot", b"/public/%2e", DOT_SEGMENT),
-            ("escaped slash after dots", b"/public/..%2fadmin/secret", SEPARATOR),
-            ("escaped slashes", b"/public%2f..%2fadmin%2fsecret", SEPARATOR),
+            ("escaped slash after dots", b"/public/..%2fadmin/secret", DOT_SEGMENT),
+            ("escaped slashes", b"/public%2f..%2fadmin%2fsecret", DOT_SEGMENT),
+            ("escaped slash", b"/public%2fadmin", SEPARATOR),
             ("escaped slash, upper case", b"/public%2Fx", SEPARATOR),
             ("backslash", b"/public/..\\admin\\secret", RAW_BYTE),
             ("escaped backslash", b"/public/..%5cadmin%5csecret", SEPARATOR),
@@ -461,6 +490,48 @@ mod tests {
     }
 
     #[test]
+    fn an_escaped_slash_has_two_readings_for_whom_it_may_pass() {
+        let rows = [
+            ("/files/a%2fb", "/files/a%2Fb", "/files/a%2Fb", Some("/files/a/b")),
+            ("/%40x%2Fy%2fz/?q=%2f", "/%40x%2Fy%2Fz/?q=%2f", "/@x%2Fy%2Fz/", Some("/@x/y/z/")),
+            ("/a%252Fb%2Fc", "/a%252Fb%2Fc", "/a%252Fb%2Fc", Some("/a%252Fb/c")),
+            ("/a%252Fb", "/a%252Fb", "/a%252Fb", None),
+            ("/a?b%2Fc", "/a?b%2Fc", "/a", None),
+        ];
+        for (raw, wire, path, split) in rows {
+            let target = Target::parse_with_slashes(raw.as_bytes()).unwrap();
+            assert_eq!((target.as_str(), target.path(), target.split_path()), (wire, path, split), "{raw}");
+            assert_eq!(Target::parse(raw.as_bytes()).is_ok(), split.is_none(), "{raw}");
+        }
+    }
+
+    #[test]
+    fn what_would_be_a_dot_segment_or_an_empty_one_behind_an_escaped_slash_never_passes() {
+        let rows = [
+            ("/files/..%2fadmin", DOT_SEGMENT),
+            ("/files/a%2f..", DOT_SEGMENT),
+            ("/files/a%2f%2e%2e%2fadmin", DOT_SEGMENT),
+            ("/files/.%2fa", DOT_SEGMENT),
+            ("/files/a%2f%2e", DOT_SEGMENT),
+            ("/files%2f../admin", DOT_SEGMENT),
+            ("/files/%2fa", EMPTY_SEGMENT),
+            ("/files/a%2f", EMPTY_SEGMENT),
+            ("/files/a%2f/b", EMPTY_SEGMENT),
+            ("/files/a%2f%2fb", EMPTY_SEGMENT),
+            ("/%2f", EMPTY_SEGMENT),
+            ("/files/a%2fb%5cc", SEPARATOR),
+            ("/files/a%2fb;c", PARAMETER),
+            ("/files/a%2f..%3bx", PARAMETER),
+            ("/files/a%2f%00", CONTROL),
+            ("/files/a%c0%afb", NOT_UTF8),
+        ];
+        for (raw, error) in rows {
+            let refused = Target::parse_with_slashes(raw.as_bytes()).map(|target| target.text);
+            assert_eq!(refused, Err(error), "{raw}");
+        }
+    }
+
+    #[test]
     fn an_error_never_holds_the_target() {
         let error = parse("/hunter2;x").unwrap_err();
         assert_eq!(error.to_string(), "the path holds a semicolon");
@@ -519,6 +590,7 @@ mod tests {
         #[test]
         fn no_bytes_make_the_parser_panic(raw in proptest::collection::vec(any::<u8>(), 0..64)) {
             let _ = Target::parse(&raw);
+            let _ = Target::parse_with_slashes(&raw);
             let _ = split_absolute_form(&raw);
         }
 
@@ -534,6 +606,19 @@ mod tests {
             if let Ok(target) = parse(&raw) {
                 prop_assert_eq!(decoded(target.path()), decoded(&raw));
                 prop_assert_eq!(decoded(wire_path(&target)), decoded(&raw));
+            }
+        }
+
+        #[test]
+        fn both_readings_of_an_escaped_slash_have_no_dots_and_no_empty_names(
+            raw in "/([a-z.]|%2[eEfF5]|/){0,12}",
+        ) {
+            if let Ok(target) = Target::parse_with_slashes(raw.as_bytes()) {
+                let split = target.split_path().unwrap_or(target.path());
+                let inner = split.strip_suffix('/').unwrap_or(split);
+                let odd = |name: &str| matches!(name, "" | "." | "..");
+                prop_assert!(!inner.split('/').skip(1).any(odd), "{}", split);
+                prop_assert_eq!(decoded(split), decoded(&raw));
             }
         }
 

@@ -4,6 +4,7 @@
 
 use crate::support::client::status_of;
 use crate::support::rig::{APP, Rig, TENANT};
+use crate::support::upstream::{Echo, Upstream};
 
 fn get(target: &str, fields: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: {APP}\r\n{fields}\r\n")
@@ -56,6 +57,65 @@ fn pb_028_pb_029_separators_in_any_spelling_are_refused() {
         "/public/x%5cy",
     ];
     refused(&Rig::lax(), &targets);
+}
+
+#[test]
+fn pb_028_an_escaped_slash_passes_where_its_route_allows_it_and_leads_to_no_other() {
+    let rig = Rig::in_front_of(Upstream::start_lax(), |builder, url| {
+        let route = |path: &str, lines: &str| {
+            format!("host = \"{APP}\"\npath = \"{path}\"\nupstream = \"{url}\"\n{lines}")
+        };
+        let allowed = "allow_encoded_slash = true\n";
+        builder
+            .route(&route("/files", &format!("{allowed}access = \"public\"")))
+            .route(&route("/files/strict", "require = { groups = [\"admins\"] }"))
+            .route(&route("/mine", allowed))
+    });
+    for (target, forwarded) in [
+        ("/files/a%2Fb", "/files/a%2Fb"),
+        ("/files/a%2fb/c?d=e%2ff", "/files/a%2Fb/c?d=e%2ff"),
+        ("/files/admin%2Fx", "/files/admin%2Fx"),
+    ] {
+        assert_eq!(rig.reach(get(target, "")).line, format!("GET {forwarded} HTTP/1.1"));
+    }
+    let root = rig.root();
+    let refused = [
+        "/files/..%2fadmin/secret",
+        "/files/a%2f..%2f..%2fadmin/secret",
+        "/files/%2e%2e%2fadmin/secret",
+        "/files/a%2f../admin",
+        "/files%2f..%2fadmin%2fsecret",
+        "/files/a%2f%2fb",
+        "/files/a%2f/b",
+        "/files/%2fadmin/secret",
+        "/files/a%2f",
+        "/files/a%5cb",
+        "/files/a%2f..%5cb",
+        "/files/a%2fb;c",
+        "/files%2fx",
+        "/files%2fstrict/x",
+        "/files/strict%2fx",
+        "/files/strict/a%2fb",
+        "/files%2Fstrict%2Fx",
+        "/admin%2fsecret",
+        "/admin/a%2fb",
+        "/public%2fx",
+        "/public/a%2fb",
+        "/public/admin%2fx",
+        "/%2fadmin/secret",
+        "/app%2fx",
+        "/mine%2fx",
+        "/oauth2%2fstart",
+    ];
+    for target in refused {
+        for who in ["", &root] {
+            assert_eq!(rig.refuse(target, get(target, who)), 400, "{target}");
+        }
+    }
+    assert_eq!(rig.deny("an endpoint", get("/oauth2/callback/a%2fb", &root)), 404);
+    let mut browser = rig.new_browser(APP);
+    let page = browser.open("https://app.test/mine/a%2Fb?c");
+    assert_eq!(Echo::of(&page.response).line, "GET /mine/a%2Fb?c HTTP/1.1", "and the way back leads there");
 }
 
 #[test]

@@ -159,8 +159,8 @@ fn a_good_file_has_the_documented_defaults() {
     let route = settings.gateway.routes.iter().next().unwrap();
     assert_eq!(route.rule.access, Access::SignedIn);
     assert_eq!(
-        (&*route.name, route.keep_host, route.forward_authorization),
-        ("wiki.example.com/", true, true)
+        (&*route.name, route.keep_host, route.forward_authorization, route.allow_encoded_slash),
+        ("wiki.example.com/", true, true, false)
     );
 }
 
