@@ -138,6 +138,8 @@ pub struct Limits {
 #[derive(Debug)]
 struct Local {
     bucket: Bucket,
+    /// After how long one is regained: nobody waits longer.
+    period: Duration,
     /// What the store said: there is none before.
     closed_until: UnixTime,
     /// Until when nothing more is told of it.
@@ -145,13 +147,17 @@ struct Local {
 }
 
 impl Local {
-    const fn new(bucket: Bucket) -> Self {
-        Self { bucket, closed_until: UnixTime::from_millis(0), told_until: UnixTime::from_millis(0) }
+    fn new(rate: Rate, now: UnixTime) -> Self {
+        let never = UnixTime::from_millis(0);
+        Self { bucket: Bucket::of(rate, now), period: rate.period(), closed_until: never, told_until: never }
     }
 
     /// How long to wait; zero: it is taken.
     fn ask(&mut self, take: Take, now: UnixTime) -> Duration {
-        let wait = self.bucket.wait(now).max(self.closed_until.since(now));
+        let closed = self.closed_until.since(now);
+        // A clock that was set back opens: nobody is locked out for as long.
+        let closed = if closed <= self.period { closed } else { Duration::ZERO };
+        let wait = self.bucket.wait(now).max(closed);
         if wait.is_zero() && take == Take::One {
             self.bucket.take(now);
         }
@@ -222,7 +228,7 @@ impl Limits {
     }
 
     fn local(&self, count: &Count<'_>) -> Arc<Mutex<Local>> {
-        let fresh = || Arc::new(Mutex::new(Local::new(Bucket::of(count.rate, self.clock.now()))));
+        let fresh = || Arc::new(Mutex::new(Local::new(count.rate, self.clock.now())));
         self.counts.get_with(count.key, fresh)
     }
 }
@@ -381,10 +387,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_newcomer_is_counted_among_any_number_of_those_who_come_all_the_time() {
+        let limits = limits(&Clock::manual(START));
+        for number in 0..u32::try_from(MAX_COUNTS).unwrap() {
+            for _ in 0..4 {
+                take(&limits, &IpAddr::from(number.to_be_bytes()).to_string()).await.unwrap();
+            }
+        }
+        limits.counts.run_pending_tasks();
+        for _ in 0..5 {
+            assert_eq!(take(&limits, "2001:db8::1").await, Ok(()));
+            limits.counts.run_pending_tasks();
+        }
+        assert_eq!(take(&limits, "2001:db8::1").await, Err(Wait(60)));
+    }
+
+    #[tokio::test]
     async fn a_flood_of_addresses_takes_no_more_memory_and_forgets_nobody_who_goes_on() {
         let limits = limits(&Clock::manual(START));
         let max = u128::from(MAX_COUNTS);
-        for number in 0..3 * max {
+        for number in 0..2 * max {
             // A whole /48 and more, one address in each of its networks.
             let flooder = Ipv6Addr::from_bits((0x2001_0db8 << 96) + (number << 64));
             take(&limits, &flooder.to_string()).await.unwrap();
@@ -450,11 +472,48 @@ mod tests {
             metrics.contains("portcullis_rate_limited_total{limit=\"failed_logouts\"} 15\n"),
             "{metrics}"
         );
-        let mut local = Local::new(Bucket::of(FIVE, START));
+        let mut local = Local::new(FIVE, START);
         let rows = [("first", 0, true), ("next", 1, false), ("last", 299, false), ("span over", 300, true)];
         for (name, at, wanted) in rows {
             assert_eq!(local.is_news(FIVE.per, START + Duration::from_secs(at)), wanted, "{name}");
         }
         assert!(local.is_news(FIVE.per, UnixTime::from_secs(1)), "the clock was set back");
+    }
+
+    #[test]
+    fn what_the_store_refuses_is_not_counted_here_either() {
+        let mut local = Local::new(FIVE, START);
+        for _ in 0..4 {
+            assert_eq!(local.ask(Take::One, START), Duration::ZERO);
+        }
+        let over = START + Duration::from_mins(1);
+        local.close(Take::One, over);
+        assert_eq!(local.ask(Take::One, START), Duration::from_mins(1), "closed");
+        // Two were left, and one was regained.
+        let granted = (0..9).filter(|_| local.ask(Take::One, over).is_zero()).count();
+        assert_eq!(granted, 3);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_locks_nobody_out() {
+        let mut local = Local::new(FIVE, START);
+        local.close(Take::Nothing, START + Duration::from_mins(1));
+        let rows = [
+            ("closed", START, Duration::from_mins(1)),
+            ("almost over", START + Duration::from_secs(59), Duration::from_secs(1)),
+            ("over", START + Duration::from_mins(1), Duration::ZERO),
+            ("set back by a little", START, Duration::from_mins(1)),
+            ("set back by a day", START - Duration::from_hours(24), Duration::ZERO),
+        ];
+        for (name, now, wanted) in rows {
+            assert_eq!(local.ask(Take::Nothing, now), wanted, "{name}");
+        }
+        while local.bucket.take(START) {}
+        let back = START - Duration::from_hours(24);
+        assert_eq!(
+            local.ask(Take::Nothing, back),
+            Duration::from_mins(1),
+            "what was counted is regained from there"
+        );
     }
 }

@@ -103,7 +103,7 @@ const fn retry(code: &'static str, status: StatusCode, message: &'static str, ad
 const LATER: &str = "Try again in a moment. If it goes on, tell your administrator the request id.";
 const TELL: &str = "If you think this is wrong, tell your administrator the code and the request id.";
 const SHARED_ADDRESS: &str =
-    "behind a load balancer all clients have its address, unless it is told to be trusted";
+    "behind a load balancer all clients have its address, unless it is among server.trusted_proxies";
 const AGAIN: &str = "Start again. If it happens again, tell your administrator the request id.";
 
 impl Refusal {

@@ -90,6 +90,44 @@ fn do_6_strangers_callbacks_are_limited_by_address_and_cost_no_sign_in() {
 }
 
 #[test]
+fn do_6_no_header_makes_another_client_of_somebody_and_a_trusted_proxy_names_each() {
+    let scene = Scene::new();
+    let stray = |gateway: &Gateway, name: &str, value: &str| {
+        gateway.request(&Request::get("/oauth2/callback?code=x").with(name, value)).status
+    };
+    let gateway = scene.builder(DEFAULTS).start();
+    for n in 0..5 {
+        assert_eq!(stray(&gateway, "X-Forwarded-For", &format!("192.0.2.{n}")), 400, "{n}");
+    }
+    let claims = [
+        ("X-Forwarded-For", "198.51.100.1"),
+        ("Forwarded", "for=198.51.100.1"),
+        ("X-Real-IP", "198.51.100.1"),
+        ("True-Client-IP", "198.51.100.1"),
+        ("CF-Connecting-IP", "198.51.100.1"),
+        ("X-Forwarded-Host", "other.test"),
+        ("User-Agent", "another browser"),
+        ("Cookie", "__Host-portcullis=junk"),
+    ];
+    for (name, value) in claims {
+        assert_eq!(stray(&gateway, name, value), 429, "{name}");
+    }
+    let behind = scene.builder(DEFAULTS).config("[server]\ntrusted_proxies = [\"127.0.0.1\"]").start();
+    let at = |client: &str| stray(&behind, "X-Forwarded-For", client);
+    for n in 0..5 {
+        assert_eq!(at(&format!("2001:db8:0:1::{n}, 127.0.0.1")), 400, "{n}");
+    }
+    for (client, wanted) in [
+        ("2001:db8:0:1:ffff::9", 429),
+        ("192.0.2.1, 2001:0DB8:0::1:0:0:0:9", 429),
+        ("2001:db8:0:2::1", 400),
+        ("192.0.2.1", 400),
+    ] {
+        assert_eq!(at(client), wanted, "{client}");
+    }
+}
+
+#[test]
 fn do_6_codes_that_the_provider_refuses_are_limited_before_they_are_sent() {
     let scene = Scene::new();
     let gateway = scene.builder(DEFAULTS).start();
