@@ -23,6 +23,7 @@ use crate::gateway::{self, shared_keys};
 use crate::idp::ProviderSettings;
 use crate::oidc::ProviderId;
 use crate::route::{HostPattern, HostSettings};
+use crate::secret::Secret;
 use crate::session::Key;
 use crate::session::made_keys::Rotation;
 use crate::store::redis::RedisSettings;
@@ -191,6 +192,25 @@ pub fn load(path: &Path) -> Result<Settings, ConfigError> {
     let text = outside::read_text(path).map_err(unreadable);
     let settings = text.and_then(|text| check::check(&text, &outside));
     settings.map_err(|problems| ConfigError { file: path.display().to_string(), problems })
+}
+
+/// Checks a text with nothing around it, for the fuzzer and the test that replays its seeds: every secret is
+/// `secret`, every file that is named is a good one.
+///
+/// # Errors
+/// Every problem, in the order of the file.
+#[doc(hidden)]
+pub fn check_alone(text: &str, secret: &Secret<String>) -> Result<Settings, Vec<Problem>> {
+    let found = check::Found { text: secret.clone(), place: "the secret".to_owned(), file: None };
+    let outside = Outside {
+        base: Path::new("/"),
+        state_directory: None,
+        cores: 2,
+        secret: &|_| Ok(found.clone()),
+        key_pair: &|_| Ok(()),
+        ca_file: &|_| Ok(()),
+    };
+    check::check(text, &outside)
 }
 
 /// `config.example.toml`, as shipped.

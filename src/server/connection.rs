@@ -448,7 +448,7 @@ fn parse(bytes: &[u8], limits: Limits) -> Next {
 }
 
 /// The bytes of the head for Pingora; what follows stays.
-fn take_head(ahead: &mut BytesMut, head: &Head) -> BytesMut {
+pub(super) fn take_head(ahead: &mut BytesMut, head: &Head) -> BytesMut {
     // Splitting at the very end would make the rest share, and keep, the head's memory.
     let bytes = if ahead.len() == head.len {
         std::mem::take(ahead)

@@ -14,6 +14,8 @@ mod convert;
 mod crowd;
 mod drain;
 mod edge;
+#[doc(hidden)]
+pub mod fuzz;
 mod head;
 mod keys;
 mod life;

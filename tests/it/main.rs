@@ -44,6 +44,7 @@ mod proxy;
 mod pushed_requests;
 mod redis;
 mod refresh;
+mod seeds;
 mod session_cases;
 mod session_limits;
 mod sessions;
