@@ -9,7 +9,7 @@ use super::head::{self, Limits, Scanner};
 use crate::web::{Host, Target};
 
 /// Small ones, so that the fuzzer finds them.
-const LIMITS: Limits = Limits { bytes: 16 * 1024, fields: 32 };
+const LIMITS: Limits = Limits { bytes: 16 * 1024, fields: 32, target_bytes: 8 * 1024 };
 
 /// A request head that was let in.
 #[derive(Debug)]
