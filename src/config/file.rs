@@ -114,6 +114,8 @@ section! {
         refresh_reuse_grace: Duration,
         /// CA certificates that vouch for the provider.
         ca_file: String,
+        /// Whether internal addresses may be called.
+        danger_internal_addresses: bool,
         /// The whole of one call.
         timeout: Duration,
     }

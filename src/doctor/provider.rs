@@ -18,6 +18,12 @@ use crate::telemetry::metrics::Metrics;
 use crate::token::{Claims, KeySet};
 use crate::web::return_to::ReturnTo;
 
+/// What is said of an address that the provider may not be called at.
+const INTERNAL_ADDRESS: &str = "an internal address";
+
+const INTERNAL_ADVICE: &str = "the issuer is on the public internet and its metadata names a place inside: if that is \
+                               meant, set `danger_internal_addresses = true` at this provider";
+
 /// How far the provider's clock may be away without a word; `Date` counts whole seconds.
 const SMALL_SKEW: Duration = Duration::from_secs(5);
 
@@ -59,7 +65,7 @@ async fn ask(provider: &Provider, settings: &Settings, clock: &Clock, report: &m
     contexts(provider.settings(), settings, &members, report);
     match provider.key_set(&metadata).await {
         Ok(keys) => key_set(provider.settings(), &keys, report),
-        Err(error) => report.fail(error.reason, "without its keys no ID token can be verified"),
+        Err(error) => fail(error, "without its keys no ID token can be verified", report),
     }
     client(provider, &metadata, settings, clock, report).await;
 }
@@ -75,6 +81,12 @@ async fn has_address(url: &Url, report: &mut Report<'_>) -> bool {
         ),
     }
     found.is_ok()
+}
+
+/// Tells what can't be had; where that is for the address alone, what to do about it.
+fn fail(error: Unavailable, advice: &str, report: &mut Report<'_>) {
+    let is_refused = error.reason.contains(INTERNAL_ADDRESS);
+    report.fail(error.reason, if is_refused { INTERNAL_ADVICE } else { advice });
 }
 
 fn no_document(provider: &Provider, error: &Unavailable, report: &mut Report<'_>) {
@@ -244,7 +256,7 @@ async fn client(
             format!("can't be told whether it takes this client: {answer}"),
             "sign in once and read the log",
         ),
-        Err(error) => report.fail(error.reason, "nobody can sign in while this lasts"),
+        Err(error) => fail(error, "nobody can sign in while this lasts", report),
     }
 }
 
@@ -275,6 +287,8 @@ fn register(provider: &ProviderSettings, settings: &Settings, report: &mut Repor
 mod tests {
     use super::super::{Finding, Level};
     use super::*;
+    use crate::idp::transport::reach::Reach;
+    use crate::idp::transport::{Options, Transport};
 
     fn level_of(date_at: u64, asked_at: u64, now: u64) -> Level {
         let mut found = Vec::new();
@@ -298,6 +312,24 @@ mod tests {
         for (name, date, asked_at, now, expected) in rows {
             assert_eq!(level_of(date, asked_at, now), expected, "{name}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_refused_address_is_told_with_the_setting_that_allows_it() {
+        let reach = Reach::new("https://192.0.2.1", false);
+        let options = Options { ca_file: None, timeout: Duration::from_secs(1), plain_http: true, reach };
+        let transport = Transport::new(&options, Handle::current()).unwrap();
+        let request = http::Request::get("http://127.0.0.1:9/jwks").body(Vec::new()).unwrap();
+        let refusal = transport.send(request, 1).await.unwrap_err().to_string();
+        let mut found = Vec::new();
+        let mut tell = |finding: &Finding| found.push(finding.clone());
+        let mut report = Report { subject: String::new(), tell: &mut tell, worst: Level::Ok };
+        fail(Unavailable { reason: refusal }, "is it running?", &mut report);
+        fail(Unavailable { reason: "no answer".to_owned() }, "is it running?", &mut report);
+        assert!(found[0].text.starts_with("127.0.0.1 is at 127.0.0.1, an internal address"), "{}", found[0]);
+        let advice = |finding: &Finding| finding.advice.clone().unwrap_or_default();
+        assert!(advice(&found[0]).contains("danger_internal_addresses = true"), "{}", found[0]);
+        assert_eq!(advice(&found[1]), "is it running?");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use http::Method;
 use tokio::runtime::Handle;
 
 use super::Report;
+use crate::idp::transport::reach::Reach;
 use crate::idp::transport::{Options, Transport, TransportError};
 use crate::route::Upstream;
 
@@ -34,6 +35,8 @@ async fn ask(upstream: &Upstream, url: &str) -> Result<u16, String> {
         ca_file: upstream.ca_file.as_deref().map(Into::into),
         timeout: PATIENCE,
         plain_http: !upstream.tls,
+        // The configuration names it: it may be anywhere.
+        reach: Reach::new(url, true),
     };
     let transport = Transport::new(&options, Handle::current()).map_err(|error| error.to_string())?;
     let request = http::Request::builder().method(Method::HEAD).uri(format!("{url}/")).body(Vec::new());

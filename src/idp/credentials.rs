@@ -377,6 +377,7 @@ mod tests {
 
     use super::*;
     use crate::idp::transport::Options;
+    use crate::idp::transport::reach::Reach;
     use crate::telemetry::logging::{Format, Level, captured};
 
     const KEYS: [&str; 2] = [
@@ -386,7 +387,8 @@ mod tests {
 
     fn transport() -> Transport {
         static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
-        let options = Options { ca_file: None, timeout: READ_TIMEOUT, plain_http: true };
+        let reach = Reach::new("http://127.0.0.1", false);
+        let options = Options { ca_file: None, timeout: READ_TIMEOUT, plain_http: true, reach };
         Transport::new(&options, RUNTIME.handle().clone()).unwrap()
     }
 

@@ -135,6 +135,11 @@ impl Op {
         self.with(|state| state.replies.insert(call, reply));
     }
 
+    /// From now on `call` is answered rightly again.
+    pub(super) fn answer_as_ever(&self, call: &str) {
+        self.with(|state| state.replies.remove(call));
+    }
+
     /// From now on `call` is never answered.
     pub(super) fn hang(&self, call: &'static str) {
         self.with(|state| state.hanging.push(call));

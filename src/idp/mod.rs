@@ -44,6 +44,7 @@ use credentials::{AssertionAudience, ClientSettings, Credential, Credentials};
 use discovery::Discovery;
 use flight::Flight;
 use jwks::{KeyCache, Origin};
+use transport::reach::Reach;
 use transport::{Options, Transport, TransportError};
 
 /// The most bytes of an answer, after decompression; key sets have a smaller bound.
@@ -97,6 +98,8 @@ pub struct ProviderSettings {
     pub frontchannel_logout: bool,
     /// CA certificates (PEM) that vouch for the provider, besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// Whether it may be called at internal addresses also where its issuer is not at one.
+    pub danger_internal_addresses: bool,
     /// The whole of one call to the provider; default 10 s.
     pub timeout: Duration,
     /// Path of its callback below the endpoint prefix: `callback` for the first provider of the
@@ -601,6 +604,7 @@ fn transport_options(settings: &ProviderSettings) -> Options {
         ca_file: settings.ca_file.clone(),
         timeout: settings.timeout,
         plain_http: settings.issuer.0.starts_with("http://"),
+        reach: Reach::new(&settings.issuer.0, settings.danger_internal_addresses),
     }
 }
 
@@ -685,6 +689,7 @@ mod tests {
             frontchannel_logout: false,
             refresh_reuse_grace: Duration::ZERO,
             ca_file: None,
+            danger_internal_addresses: false,
             timeout: Duration::from_secs(10),
             callback_path: "callback".into(),
         }
@@ -1023,6 +1028,57 @@ mod tests {
         bench.provider.inner.discover().await.unwrap_err();
         assert!(!bench.provider.is_up());
         assert!(Arc::ptr_eq(&first, &bench.provider.metadata().await.unwrap()));
+    }
+
+    #[tokio::test]
+    async fn ax_235_a_provider_that_turns_hostile_leaves_the_last_good_keys() {
+        let bench = Bench::with(|settings| settings.timeout = Duration::from_secs(1)).await;
+        let first = bench.provider.metadata().await.unwrap();
+        let keys = bench.provider.inner.keys.current();
+        let many = vec![json!({"kty": "RSA"}); 100_000];
+        let few_and_large = json!({"kty": "RSA", "n": "A".repeat(2 * MAX_KEY_SET_BYTES)});
+        let rows = [
+            ("discovery elsewhere", "discovery", reply(StatusCode::FOUND, &json!({})), "302"),
+            ("keys elsewhere", "jwks", reply(StatusCode::FOUND, &json!({})), "302"),
+            ("keys for good elsewhere", "jwks", reply(StatusCode::PERMANENT_REDIRECT, &json!({})), "308"),
+            ("100,000 keys", "jwks", reply(StatusCode::OK, &json!({ "keys": many })), "larger than"),
+            ("101 keys", "jwks", reply(StatusCode::OK, &json!({ "keys": many[..101] })), "101 keys"),
+            (
+                "keys of any size",
+                "jwks",
+                reply(StatusCode::OK, &json!({ "keys": [few_and_large] })),
+                "larger than",
+            ),
+        ];
+        for (name, call, answer, reason) in rows {
+            bench.op.answer(call, answer);
+            let error = bench.provider.inner.discover().await.unwrap_err();
+            assert!(error.reason.contains(reason), "{name}: {error}");
+            assert!(Arc::ptr_eq(&first, &bench.provider.metadata().await.unwrap()), "{name}");
+            assert!(Arc::ptr_eq(&keys, &bench.provider.inner.keys.current()), "{name}");
+            bench.op.answer_as_ever(call);
+        }
+        bench.op.hang("jwks");
+        let error = bench.provider.inner.discover().await.unwrap_err();
+        assert!(error.reason.contains("no answer within"), "a key set without end: {error}");
+        assert!(bench.sign_in().await.is_ok(), "the keys that were good still are");
+        assert_eq!(bench.op.count("other"), 0, "a redirect is not followed");
+    }
+
+    #[tokio::test]
+    async fn ax_235_metadata_that_names_what_is_inside_is_not_followed_there() {
+        let bench = Bench::new().await;
+        let outside = ProviderSettings { issuer: Issuer("https://192.0.2.1".into()), ..settings(&bench.op) };
+        let provider =
+            Provider::new(outside, Handle::current(), bench.clock.clone(), Events::quiet()).unwrap();
+        let mut metadata = (*bench.provider.metadata().await.unwrap()).clone();
+        let calls = bench.op.hits().len();
+        for inside in ["https://169.254.169.254/jwks", "https://127.0.0.1/jwks", "https://[::1]/jwks"] {
+            metadata.jwks_uri = inside.parse().unwrap();
+            let error = provider.inner.fetch_keys(&metadata).await.unwrap_err();
+            assert!(error.reason.contains("an internal address"), "{inside}: {error}");
+        }
+        assert_eq!(bench.op.hits().len(), calls);
     }
 
     #[tokio::test]

@@ -5,7 +5,10 @@
 //! and the caller only awaits its handle. A caller that goes away leaves a request that ends by itself
 //! at its deadline.
 //!
-//! There are no cookies, no proxies from the environment and no retries: a code is sent once (TE-3).
+//! There are no cookies, no proxies from the environment and no retries: a code is sent once (TE-3). Which
+//! addresses are called is for [`reach`] to say.
+
+pub mod reach;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -19,6 +22,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::secret::Secret;
+use reach::Reach;
 
 /// How long a connection may take to open, out of the whole.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,6 +43,8 @@ pub struct Options {
     pub timeout: Duration,
     /// Whether plain http is allowed: only where the issuer itself is plain http.
     pub plain_http: bool,
+    /// Which addresses may be called.
+    pub reach: Reach,
 }
 
 /// What every client of a transport is built with.
@@ -134,6 +140,8 @@ impl Transport {
         max_bytes: usize,
     ) -> Result<http::Response<Bytes>, TransportError> {
         let request = Request::try_from(request).map_err(|error| failed(&error.without_url()))?;
+        let reach = &self.recipe.options.reach;
+        reach.check(request.url()).map_err(|refused| TransportError::Unreachable(refused.to_string()))?;
         let (client, turns) = (self.client.clone(), Arc::clone(&self.turns));
         let timeout = self.recipe.options.timeout;
         let task = self.runtime.spawn(async move {
@@ -200,6 +208,7 @@ fn builder(options: &Options, identity: Option<&Identity>) -> ClientBuilder {
         .referer(false)
         .retry(reqwest::retry::never())
         .no_proxy()
+        .dns_resolver(options.reach.clone())
         .connect_timeout(CONNECT_TIMEOUT.min(options.timeout))
         .pool_idle_timeout(Duration::from_secs(30))
         .pool_max_idle_per_host(8)
@@ -243,13 +252,15 @@ mod tests {
     use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
     use rustls::server::WebPkiClientVerifier;
 
+    use super::reach::tests::Names;
     use super::*;
     use crate::idp::loopback::serve;
 
     const LIMIT: usize = 64 * 1024;
 
     fn options() -> Options {
-        Options { ca_file: None, timeout: Duration::from_secs(20), plain_http: true }
+        let reach = Reach::new("http://127.0.0.1", false);
+        Options { ca_file: None, timeout: Duration::from_secs(20), plain_http: true, reach }
     }
 
     fn transport(options: &Options) -> Transport {
@@ -377,6 +388,45 @@ mod tests {
         let error = strict.send(get(&url), LIMIT).await.unwrap_err();
         assert!(matches!(error, TransportError::Failed(_)), "{error}");
         assert_eq!(hits.load(Ordering::SeqCst), 0);
+    }
+
+    /// A server that counts the connections that it gets, and answers none.
+    fn count_connections() -> (u16, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&connections);
+        std::thread::spawn(move || {
+            while listener.accept().is_ok() {
+                seen.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        (port, connections)
+    }
+
+    #[tokio::test]
+    async fn ax_235_nothing_is_connected_to_a_forbidden_address() {
+        let (port, connections) = count_connections();
+        let names = Names::default();
+        let reach = names.reach("https://op.test", false);
+        names.set("op.test", &["192.0.2.1"]);
+        reach.of("op.test").await.unwrap();
+        names.set("op.test", &["127.0.0.1"]);
+        names.set("keys.test", &["127.0.0.1", "::1"]);
+        let transport = transport(&Options { reach, ..options() });
+        let urls = ["op.test", "keys.test", "127.0.0.1", "127.1", "[::ffff:127.0.0.1]", "0"];
+        for host in urls {
+            let error = transport.send(get(&format!("http://{host}:{port}/")), LIMIT).await.unwrap_err();
+            let TransportError::Unreachable(reason) = error else { panic!("{host}: {error}") };
+            assert!(reason.contains("an internal address"), "{host}: {reason}");
+        }
+        assert_eq!(connections.load(Ordering::SeqCst), 0);
+        let inside = Options { reach: names.reach("http://op.test", false), ..options() };
+        let timeout = Duration::from_secs(1);
+        let url = format!("http://op.test:{port}/");
+        let error = self::transport(&Options { timeout, ..inside }).send(get(&url), LIMIT).await.unwrap_err();
+        assert_eq!(error, TransportError::Timeout(timeout), "a provider inside is connected to");
+        assert_eq!(connections.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test]

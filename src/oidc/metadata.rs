@@ -112,7 +112,8 @@ pub fn parse(bytes: &[u8], issuer: &Issuer) -> Result<Metadata, MetadataError> {
     check_issuer(&document, issuer)?;
     check_challenge_methods(&document)?;
     let requires_pushed_requests = flag(&document, "require_pushed_authorization_requests")?;
-    let reader = Reader { document: &document, plain_http: issuer.0.starts_with("http://") };
+    let place = Place::of(issuer);
+    let reader = Reader { document: &document, place };
     Ok(Metadata {
         issuer: issuer.clone(),
         authorization_endpoint: reader.required("authorization_endpoint")?,
@@ -124,7 +125,7 @@ pub fn parse(bytes: &[u8], issuer: &Issuer) -> Result<Metadata, MetadataError> {
         pushed_request_endpoint: reader
             .where_wanted("pushed_authorization_request_endpoint", requires_pushed_requests)?,
         requires_pushed_requests,
-        mtls_aliases: mtls_aliases(&document, reader.plain_http)?,
+        mtls_aliases: mtls_aliases(&document, place)?,
         token_endpoint_auth_methods: auth_methods(&document)?,
         iss_parameter_supported: flag(&document, "authorization_response_iss_parameter_supported")?,
     })
@@ -153,14 +154,14 @@ fn auth_methods(document: &Claims) -> Result<Vec<String>, MetadataError> {
     Ok(methods.into_iter().map(str::to_owned).collect())
 }
 
-fn mtls_aliases(document: &Claims, plain_http: bool) -> Result<MtlsAliases, MetadataError> {
+fn mtls_aliases(document: &Claims, place: Place) -> Result<MtlsAliases, MetadataError> {
     let name = "mtls_endpoint_aliases";
     let members = match document.value(name) {
         None | Some(serde_json::Value::Null) => return Ok(MtlsAliases::default()),
         Some(serde_json::Value::Object(members)) => Claims::new(members.clone()),
         Some(_) => return Err(MetadataError::Malformed(format!("`{name}` is not an object"))),
     };
-    let reader = Reader { document: &members, plain_http };
+    let reader = Reader { document: &members, place };
     Ok(MtlsAliases {
         token: reader.optional("token_endpoint")?,
         userinfo: reader.optional("userinfo_endpoint")?,
@@ -188,10 +189,32 @@ fn missing(member: &str) -> MetadataError {
     MetadataError::Malformed(format!("`{member}` is missing"))
 }
 
+/// What endpoints have to be like, by the issuer.
+#[derive(Clone, Copy)]
+struct Place {
+    plain_http: bool,
+    port: Option<u16>,
+}
+
+impl Place {
+    fn of(issuer: &Issuer) -> Self {
+        let url = Url::parse(&issuer.0).ok();
+        let port = url.as_ref().and_then(Url::port_or_known_default);
+        Self { plain_http: url.is_some_and(|url| url.scheme() == "http"), port }
+    }
+
+    /// SF-1: HTTP's own ports, the issuer's, and those that are nobody's in particular: below 1024 are mail,
+    /// name and log servers, which could be made to read a request as something else.
+    fn allows(self, url: &Url) -> bool {
+        let port = url.port_or_known_default();
+        port == self.port || port.is_some_and(|port| matches!(port, 80 | 443 | 1024..))
+    }
+}
+
 /// Reads endpoints.
 struct Reader<'a> {
     document: &'a Claims,
-    plain_http: bool,
+    place: Place,
 }
 
 impl Reader<'_> {
@@ -210,14 +233,20 @@ impl Reader<'_> {
         self.document.string(member)?.map(|text| self.endpoint(member, text)).transpose()
     }
 
-    /// SF-1, TK-138: https, or http where the issuer is; no user or password; no fragment (RFC 6749 3.1).
+    /// SF-1, TK-138: https, or http where the issuer is; no port of another protocol; no user or password; no
+    /// fragment (RFC 6749 3.1).
     fn endpoint(&self, member: &'static str, text: &str) -> Result<Url, MetadataError> {
         let url = Url::parse(text).or(Err(MetadataError::Malformed(format!("`{member}` is no URL"))))?;
-        if url.scheme() != "https" && !(self.plain_http && url.scheme() == "http") {
+        if url.scheme() != "https" && !(self.place.plain_http && url.scheme() == "http") {
             return Err(MetadataError::InsecureEndpoint { member });
         }
         if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
             return Err(MetadataError::Malformed(format!("`{member}` has a user, a password or a fragment")));
+        }
+        if !self.place.allows(&url) {
+            return Err(MetadataError::Malformed(format!(
+                "`{member}` has a port of another protocol than HTTP"
+            )));
         }
         Ok(url)
     }
@@ -317,6 +346,34 @@ mod tests {
             let error = read(&with("issuer", json!(found))).unwrap_err();
             assert!(matches!(error, MetadataError::IssuerMismatch { .. }), "TK-138 {found}: {error}");
         }
+    }
+
+    #[test]
+    fn an_endpoint_is_at_no_port_of_another_protocol() {
+        let rows = [
+            ("https://op.test/token", true),
+            ("https://op.test:443/token", true),
+            ("https://op.test:8443/token", true),
+            ("https://op.test:1024/token", true),
+            ("https://op.test:80/token", true),
+            ("https://op.test:25/token", false),
+            ("https://op.test:22/token", false),
+            ("https://op.test:53/token", false),
+            ("https://op.test:993/token", false),
+            ("https://op.test:1023/token", false),
+            ("https://op.test:0/token", false),
+        ];
+        for (endpoint, allowed) in rows {
+            assert_eq!(read(&with("token_endpoint", json!(endpoint))).is_ok(), allowed, "{endpoint}");
+            let aliases = with("mtls_endpoint_aliases", json!({ "token_endpoint": endpoint }));
+            assert_eq!(read(&aliases).is_ok(), allowed, "{endpoint} as an alias");
+        }
+        let mut document = with("token_endpoint", json!("https://op.test:444/token"));
+        assert!(read(&document).is_err());
+        let issuer = "https://op.test:444/";
+        document["issuer"] = json!(issuer);
+        let own = parse(document.to_string().as_bytes(), &Issuer(issuer.into()));
+        assert!(own.is_ok(), "the issuer's own port");
     }
 
     #[test]

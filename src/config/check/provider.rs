@@ -134,6 +134,7 @@ impl Check<'_> {
             frontchannel_logout,
             refresh_reuse_grace,
             ca_file,
+            danger_internal_addresses,
             timeout,
         } = provider;
         let id = self.provider_id(id, ids);
@@ -190,6 +191,7 @@ impl Check<'_> {
             frontchannel_logout: frontchannel_logout.or(false)?,
             refresh_reuse_grace: grace?,
             ca_file: ca_file?,
+            danger_internal_addresses: danger_internal_addresses.or(false)?,
             timeout: timeout?,
         })
     }
