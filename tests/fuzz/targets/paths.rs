@@ -8,7 +8,8 @@ use url::Url;
 
 /// What rules see is what is forwarded, to every reader.
 pub fn target(input: &[u8]) {
-    if let Ok(target) = Target::parse(input) {
+    if let Ok(target) = Target::parse_with_slashes(input) {
+        assert_eq!(Target::parse(input).is_ok(), target.split_path().is_none(), "an escaped slash passes");
         check_target(input, &target);
     }
     if let Some((scheme, authority, origin_form)) = split_absolute_form(input) {
@@ -27,8 +28,9 @@ pub fn target(input: &[u8]) {
 fn check_target(input: &[u8], target: &Target) {
     let (text, rules) = (target.as_str(), target.path());
     assert!(text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic()), "{text:?}");
-    assert_eq!(Target::parse(text.as_bytes()).as_ref(), Ok(target), "the canonical form has another");
-    let judged = Target::parse(rules.as_bytes()).expect("what rules see is a target");
+    let again = Target::parse_with_slashes(text.as_bytes());
+    assert_eq!(again.as_ref(), Ok(target), "the canonical form has another");
+    let judged = Target::parse_with_slashes(rules.as_bytes()).expect("what rules see is a target");
     assert_eq!(judged.path(), rules, "what rules see has another form");
     let wire = text.split('?').next().unwrap_or_default();
     let sent = input.split(|byte| *byte == b'?').next().unwrap_or_default();
@@ -36,6 +38,14 @@ fn check_target(input: &[u8], target: &Target) {
     assert_eq!(percent_decode(rules.as_bytes()).collect::<Vec<_>>(), meant, "rules see another path");
     assert_eq!(percent_decode(wire.as_bytes()).collect::<Vec<_>>(), meant, "another path is forwarded");
     assert_eq!(lax(wire.as_bytes()), meant, "a lax reader arrives elsewhere");
+    if let Some(split) = target.split_path() {
+        assert_eq!(
+            percent_decode(split.as_bytes()).collect::<Vec<_>>(),
+            meant,
+            "the other reading is another path"
+        );
+        assert!(Target::parse(split.as_bytes()).is_ok(), "the other reading is no path of its own");
+    }
     assert_eq!(target.query().map_or(wire.len(), |query| wire.len() + 1 + query.len()), text.len());
     let browser = Url::parse("https://app.test").and_then(|base| base.join(text)).expect("a URL");
     assert_eq!(browser.host_str(), Some("app.test"), "{text:?} leads a browser away");
@@ -69,7 +79,9 @@ pub fn lax(path: &[u8]) -> Vec<u8> {
 
 /// An absolute form that is let through names the host and path that a browser would go to.
 fn check_absolute(input: &[u8], scheme: &str, authority: &[u8], origin_form: &[u8]) {
-    let (Ok(host), Ok(target)) = (Host::parse(authority), Target::parse(origin_form)) else { return };
+    let (Ok(host), Ok(target)) = (Host::parse(authority), Target::parse_with_slashes(origin_form)) else {
+        return;
+    };
     check_target(origin_form, &target);
     let text = std::str::from_utf8(input).expect("authority and target are ASCII");
     let Ok(url) = Url::parse(text) else { return };
@@ -110,8 +122,10 @@ fn check_return(base: &Url, path: &str) {
     assert!(path.starts_with('/') && !path.starts_with("//"), "{path:?} is not a path");
     assert!(path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\'), "{path:?}");
     assert!(!path.contains('#'), "{path:?} has a fragment");
-    let target = Target::parse(path.as_bytes()).expect("a return URL is a target");
-    assert!(!target.path().starts_with("/oauth2/") && target.path() != "/oauth2", "{path:?} is ours");
+    let target = Target::parse_with_slashes(path.as_bytes()).expect("a return URL is a target");
+    for reading in [Some(target.path()), target.split_path()].into_iter().flatten() {
+        assert!(!reading.starts_with("/oauth2/") && reading != "/oauth2", "{path:?} is ours");
+    }
     // Also where it is resolved by somebody who decodes it first.
     let decoded = percent_decode(target.path().as_bytes()).decode_utf8_lossy();
     let lax = base.join(&decoded).expect("a path");
