@@ -16,6 +16,7 @@ use proc_macro2::{Delimiter, Spacing, TokenStream, TokenTree};
 /// `pingora`) and the files, by the start of their path below `src/`.
 const OWNERS: &[(&str, &[&str])] = &[
     ("pingora", &["server/"]),
+    ("h2", &["server/http2/"]),
     // cli installs the crypto provider; config checks that certificate and key fit; PEM files.
     ("rustls", &["server/", "cli", "config/", "token/private_key", "store/redis"]),
     ("redb", &["store/disk"]),

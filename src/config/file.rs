@@ -306,6 +306,16 @@ section! {
         body_idle_timeout: Duration,
         /// Bytes of a request's body for each second that it takes.
         min_body_rate: Size,
+        /// HTTP/2 on listeners with TLS.
+        http2: bool,
+        /// Requests of a connection at a time.
+        http2_max_streams: usize,
+        /// Requests that are taken back or refused.
+        http2_max_resets: usize,
+        /// Frames that carry nothing.
+        http2_max_control_frames: usize,
+        /// Bytes of a body that may be on their way.
+        http2_window: Size,
         /// Not ready, before the listeners close.
         shutdown_delay: Duration,
         /// For requests in flight after that.

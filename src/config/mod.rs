@@ -137,10 +137,25 @@ pub struct ServerSettings {
     pub body_idle_timeout: Duration,
     /// The bytes of a body for each second that the client is waited for beyond that; default 240, 0 for any.
     pub min_body_bytes_per_second: u64,
+    /// HTTP/2 on listeners with TLS; `None`: it is not offered.
+    pub http2: Option<Http2Settings>,
     /// How long `/readyz` says "not ready" before the listeners close; default 0 s.
     pub shutdown_delay: Duration,
     /// How long requests in flight may take after that; default 30 s.
     pub shutdown_timeout: Duration,
+}
+
+/// What one client may do on an HTTP/2 connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http2Settings {
+    /// Requests at a time; default 100.
+    pub max_streams: usize,
+    /// Requests within ten seconds that are taken back or refused; default 500.
+    pub max_resets: usize,
+    /// Frames within ten seconds that carry nothing; default 10,000.
+    pub max_control_frames: usize,
+    /// Bytes of a request's body on their way to an application that does not read; default 256 KiB.
+    pub window_bytes: usize,
 }
 
 /// Longer than any sealed cookie lives but the session's.

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use http::HeaderValue;
 use pingora::apps::HttpServerApp as _;
 use pingora::prelude::timeout;
 use pingora::protocols::http::ServerSession;
@@ -29,6 +30,7 @@ use super::crowd::{Crowd, Full};
 use super::drain::Drain;
 use super::edge::{Edge, Exchange};
 use super::head::{self, Head, HeadError, Limits, METHODS, Scanner};
+use super::http2;
 use super::life::{Client, Cut, Life, Record};
 use super::pace::{Pace, Upload};
 use super::proxy_protocol::{self, HeaderError, Source};
@@ -38,35 +40,37 @@ use crate::config::ServerSettings;
 use crate::gateway::Refusal;
 use crate::session::cookie::attempts_in;
 use crate::telemetry::Events;
-use crate::web::cookie;
 use crate::web::proxies::TrustedProxies;
+use crate::web::{RequestId, cookie};
 
 /// How long the listener rests after the system refused it a socket: without that it would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long, and how much, is read from a client that still sends when its connection is closed:
 /// closing at once would reset it, and the answer could be lost on its way.
-const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1024 * 1024;
 
 /// How long a client may take to receive an answer that is written here.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What all connections share.
 pub(super) struct Door {
-    proxy: Arc<HttpProxy<Edge>>,
-    shutdown: ShutdownWatch,
-    drain: Arc<Drain>,
-    events: Events,
+    pub(super) proxy: Arc<HttpProxy<Edge>>,
+    pub(super) shutdown: ShutdownWatch,
+    pub(super) drain: Arc<Drain>,
+    pub(super) events: Events,
     permits: Arc<Semaphore>,
     proxies: Arc<TrustedProxies>,
     crowd: Arc<Crowd>,
-    limits: Limits,
-    max_requests: usize,
+    pub(super) limits: Limits,
+    pub(super) max_requests: usize,
     pace: Pace,
-    head_timeout: Duration,
+    pub(super) head_timeout: Duration,
     handshake_timeout: Duration,
-    keepalive_timeout: Duration,
+    pub(super) keepalive_timeout: Duration,
+    /// `None`: no listener offers it.
+    pub(super) http2: Option<http2::Bounds>,
 }
 
 /// A listener's own.
@@ -130,6 +134,7 @@ impl Door {
             head_timeout: settings.request_head_timeout,
             handshake_timeout: settings.tls_handshake_timeout,
             keepalive_timeout: settings.keepalive_timeout,
+            http2: settings.http2.map(|http2| http2::Bounds::new(http2, settings)),
         })
     }
 
@@ -211,10 +216,12 @@ impl Door {
         read.unwrap_or(Err(HeaderError::TooSlow))
     }
 
-    async fn connect(&self, stream: TcpStream, acceptor: Option<Acceptor>, client: Arc<Client>) {
+    async fn connect(self: &Arc<Self>, stream: TcpStream, acceptor: Option<Acceptor>, client: Arc<Client>) {
         // Failing is harmless: answers may come later by a few milliseconds.
         let _ = stream.set_nodelay(true);
         match self.secure(stream, acceptor).await {
+            // Boxed: a connection of HTTP/1 does without.
+            Ok(socket) if socket.is_http2() => Box::pin(http2::serve(self, socket, client)).await,
             Ok(socket) => self.serve(Box::new(Wire::new(socket)), client).await,
             Err(error) => tracing::debug!(event = "tls_handshake_failed", client = %client.address, %error),
         }
@@ -333,7 +340,7 @@ impl Door {
         record.tell("", "");
         tracing::debug!(event = "request_head_refused", request_id = %record.id, reason = %error);
         let deletions = match error {
-            HeadError::TooLarge => deletions(wire.ahead()),
+            HeadError::TooLarge => deletions(wire.ahead()).iter().filter_map(set_cookie).collect(),
             HeadError::Malformed(_)
             | HeadError::Method
             | HeadError::TargetTooLong
@@ -398,23 +405,26 @@ async fn read_first(wire: &mut Wire, impatience: Pin<&mut impl Future<Output = (
 }
 
 /// What a browser may drop for its next head to be smaller: the sign-ins under way.
-fn deletions(head: &[u8]) -> String {
-    let fields = attempts_in(head).into_iter().map(|(name, secure)| cookie::delete(name, secure));
-    fields.filter_map(|field| Some(format!("Set-Cookie: {}\r\n", field.to_str().ok()?))).collect()
+pub(super) fn deletions(head: &[u8]) -> Vec<HeaderValue> {
+    attempts_in(head).into_iter().map(|(name, secure)| cookie::delete(name, secure)).collect()
+}
+
+fn set_cookie(value: &HeaderValue) -> Option<String> {
+    Some(format!("Set-Cookie: {}\r\n", value.to_str().ok()?))
 }
 
 /// The answer to a head that was not understood: there is no request that a page could be made for.
-struct Answer {
-    status: u16,
+pub(super) struct Answer {
+    pub(super) status: u16,
     reason: &'static str,
-    refusal: Refusal,
+    pub(super) refusal: Refusal,
 }
 
 impl Answer {
     const SLOW_UPSTREAM: Self =
         Self { status: 504, reason: "Gateway Timeout", refusal: Refusal::UpstreamTimeout };
 
-    const fn of(error: HeadError) -> Self {
+    pub(super) const fn of(error: HeadError) -> Self {
         let (status, reason, refusal) = match error {
             HeadError::Malformed(_) => (400, "Bad Request", Refusal::BadRequest),
             HeadError::Method => (405, "Method Not Allowed", Refusal::MethodNotAllowed),
@@ -426,10 +436,16 @@ impl Answer {
         Self { status, reason, refusal }
     }
 
-    /// The answer, with more fields, each ended.
-    fn text(&self, id: &crate::web::RequestId, more: &str) -> String {
+    /// What it says.
+    pub(super) fn body(&self, id: &RequestId) -> String {
         let Self { status, reason, refusal } = self;
-        let body = format!("{status} {reason}\ncode: {}\nrequest id: {id}\n", refusal.code());
+        format!("{status} {reason}\ncode: {}\nrequest id: {id}\n", refusal.code())
+    }
+
+    /// The answer, with more fields, each ended.
+    fn text(&self, id: &RequestId, more: &str) -> String {
+        let Self { status, reason, .. } = self;
+        let body = self.body(id);
         let allow = if *status == 405 { format!("Allow: {}\r\n", METHODS.join(", ")) } else { String::new() };
         format!(
             "HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain; charset=utf-8\r\n\
@@ -472,7 +488,7 @@ async fn write_and_close(mut wire: Wire, text: &[u8]) {
 }
 
 /// Closes a connection. Where the client may still be sending, that is read for a moment and dropped.
-async fn close(mut wire: Wire, linger: bool) {
+pub(super) async fn close(mut wire: Wire, linger: bool) {
     // A client that is gone by now is no error.
     let _ = timeout(LINGER, async {
         wire.socket().shutdown().await?;

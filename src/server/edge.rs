@@ -7,7 +7,7 @@
 use std::any::Any;
 use std::io;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -69,6 +69,11 @@ pub(super) struct Exchange {
     attempts: Attempts,
 }
 
+/// An exchange on its way through Pingora in the fields of an HTTP/2 request, for which Pingora has no
+/// connection's context. Its first taker has it.
+#[derive(Clone)]
+struct Carried(Arc<Mutex<Option<Box<Exchange>>>>);
+
 /// What is to be done with a request.
 enum Verdict {
     /// It goes to the upstream of its plan.
@@ -105,6 +110,18 @@ impl Exchange {
     fn is_too_large(&self, body_bytes: u64) -> bool {
         let max = self.record.plan.as_ref().and_then(|plan| plan.route().max_body_bytes);
         max.is_some_and(|max| body_bytes > max)
+    }
+
+    /// Gives the exchange to a request of HTTP/2.
+    pub(super) fn ride(self, request: &mut RequestHeader) {
+        let carried = Carried(Arc::new(Mutex::new(Some(Box::new(self)))));
+        request.extensions_mut().insert(carried);
+    }
+
+    /// The exchange that such a request carries.
+    fn carried_by(request: &mut RequestHeader) -> Option<Box<Self>> {
+        let Carried(exchange) = request.extensions_mut().remove()?;
+        exchange.lock().ok()?.take()
     }
 
     fn request<'a>(&'a self, head: &'a RequestHeader) -> Request<'a> {
@@ -314,7 +331,7 @@ const fn upstream_refusal(kind: &ErrorType) -> Refusal {
 const fn client_refusal(kind: &ErrorType) -> Option<Refusal> {
     use ErrorType as E;
     match kind {
-        E::WriteError | E::WriteTimedout | E::ReadError | E::ConnectionClosed => None,
+        E::WriteError | E::WriteTimedout | E::ReadError | E::ConnectionClosed | E::H2Error => None,
         _ => Some(Refusal::BadRequest),
     }
 }
@@ -343,7 +360,7 @@ impl ProxyHttp for Edge {
         None
     }
 
-    /// The connection has given each request its exchange.
+    /// The connection has given each request of HTTP/1 its exchange.
     fn on_connection_reuse(
         &self,
         session: &mut Session,
@@ -358,6 +375,10 @@ impl ProxyHttp for Edge {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<bool> {
+        if ctx.is_none() {
+            *ctx = Exchange::carried_by(session.req_header_mut());
+            session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
+        }
         let exchange = exchange_of(ctx)?;
         if exchange.is_last {
             session.set_keepalive(None);

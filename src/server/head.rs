@@ -1,11 +1,14 @@
-//! The head of an HTTP/1 request, by a strict grammar, before Pingora sees a byte of it.
+//! The head of a request, by a strict grammar: that of HTTP/1 before Pingora sees a byte of it, that of an
+//! HTTP/2 stream as the `h2` crate decoded it.
 //!
-//! Owns what a request head may look like (RFC 9112 2 to 5, PP-2, PP-6 to PP-9): whatever two
+//! Owns what a request head may look like (RFC 9112 2 to 5, RFC 9113 8, PP-2, PP-6 to PP-9): whatever two
 //! implementations could read in two ways is refused here. Does no I/O.
 
 use std::borrow::Cow;
 
 use bytes::{Buf as _, BytesMut};
+use http::HeaderMap;
+use http::header::COOKIE;
 use memchr::memchr;
 
 use super::body::Framing;
@@ -183,6 +186,78 @@ pub(super) fn parse(head: &[u8], limits: Limits) -> Result<Head, HeadError> {
     fields.into_head(&request, head.len())
 }
 
+/// The head of an HTTP/2 stream, decoded.
+#[derive(Debug)]
+pub(super) struct StreamHead<'a> {
+    /// `:method`.
+    pub(super) method: &'a str,
+    /// `:path`.
+    pub(super) target: &'a str,
+    /// `:scheme`, where it is known.
+    pub(super) scheme: Option<&'a str>,
+    /// `:authority`.
+    pub(super) authority: Option<&'a str>,
+    /// The fields.
+    pub(super) fields: &'a HeaderMap,
+    /// Whether the stream goes on behind its head.
+    pub(super) has_body: bool,
+}
+
+/// What a field takes in HTTP/1 besides its name and value: the same limits hold for both.
+const FIELD_BYTES: usize = ": \r\n".len();
+
+/// Fields that say of an HTTP/1 connection what HTTP/2 says in other ways (RFC 9113 8.2.2).
+const CONNECTION_FIELDS: [&str; 5] =
+    ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+
+/// Reads the head of an HTTP/2 stream by the rules of HTTP/1.
+///
+/// # Errors
+/// [`HeadError`].
+pub(super) fn parse_stream(head: &StreamHead<'_>, limits: Limits) -> Result<Head, HeadError> {
+    head.check_size(limits)?;
+    if head.scheme.is_some_and(|scheme| scheme != "https" && scheme != "http") {
+        return Err(HeadError::Malformed("the scheme is neither https nor http"));
+    }
+    let mut fields = Fields { chunked: head.has_body, ..Fields::default() };
+    for (name, value) in head.fields {
+        let value = value.as_bytes();
+        if CONNECTION_FIELDS.contains(&name.as_str()) || (name == http::header::TE && value != b"trailers") {
+            return Err(HeadError::Malformed("a field of HTTP/1 connections"));
+        }
+        if !is_field_text(value) {
+            return Err(HeadError::Malformed("a header field holds a control character"));
+        }
+        fields.interpret(name.as_str().as_bytes(), value.trim_ascii())?;
+    }
+    // The length of a body says where it ends; what comes is held against it by the `h2` crate.
+    fields.chunked &= fields.content_length.is_none();
+    fields.set_authority(head.authority)?;
+    fields.into_head(&head.request_line(limits)?, 0)
+}
+
+impl<'a> StreamHead<'a> {
+    fn check_size(&self, limits: Limits) -> Result<(), HeadError> {
+        let of_fields =
+            self.fields.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES);
+        let authority = self.authority.map_or(0, str::len);
+        let bytes = self.method.len() + self.target.len() + authority + of_fields.sum::<usize>();
+        // Clients cut their one Cookie field into crumbs (RFC 9113 8.2.3).
+        let crumbs = self.fields.get_all(COOKIE).iter().count();
+        let count = self.fields.len() - crumbs.saturating_sub(1);
+        if bytes > limits.bytes || count > limits.fields { Err(HeadError::TooLarge) } else { Ok(()) }
+    }
+
+    fn request_line(&self, limits: Limits) -> Result<RequestLine<'a>, HeadError> {
+        let method = known_method(self.method.as_bytes());
+        check_target(self.target.as_bytes(), limits)?;
+        if !self.target.starts_with('/') && self.target != "*" {
+            return Err(HeadError::Malformed("the path does not start with a slash"));
+        }
+        Ok(RequestLine { method: method?, target: self.target.as_bytes(), http_1_1: true, len: 0 })
+    }
+}
+
 /// Lines that end in CRLF.
 struct Lines<'a> {
     rest: &'a [u8],
@@ -216,16 +291,14 @@ impl<'a> RequestLine<'a> {
         else {
             return Err(HeadError::Malformed("the request line does not have three parts"));
         };
-        if !is_token(method) {
-            return Err(HeadError::Malformed("the method is not a token"));
-        }
+        let method = known_method(method);
         let http_1_1 = match version {
             b"HTTP/1.1" => true,
             b"HTTP/1.0" => false,
             _ => return Err(HeadError::Malformed("the protocol version is not HTTP/1.1 or HTTP/1.0")),
         };
         check_target(target, limits)?;
-        let method = METHODS.iter().find(|name| name.as_bytes() == method).ok_or(HeadError::Method)?;
+        let method = method?;
         // The CRLF behind the line belongs to it.
         Ok(Self { method, target, http_1_1, len: line.len() + 2 })
     }
@@ -250,6 +323,13 @@ impl<'a> RequestLine<'a> {
         let line = [self.method.as_bytes(), b" ", target, version].concat();
         OriginForm { line, replaces: self.len }
     }
+}
+
+fn known_method(method: &[u8]) -> Result<&'static str, HeadError> {
+    if !is_token(method) {
+        return Err(HeadError::Malformed("the method is not a token"));
+    }
+    METHODS.iter().find(|name| name.as_bytes() == method).copied().ok_or(HeadError::Method)
 }
 
 /// PP-2: no control, space or byte outside ASCII stands in a target. What else is wrong with a path
@@ -328,6 +408,17 @@ impl<'a> Fields<'a> {
         }
         self.expects_continue = true;
         Ok(())
+    }
+
+    /// PP-7: `:authority` is the host; a `Host` field beside it has to name the same one.
+    fn set_authority(&mut self, authority: Option<&'a str>) -> Result<(), HeadError> {
+        let Some(authority) = authority.map(str::as_bytes) else { return Ok(()) };
+        match self.host.replace(authority) {
+            Some(host) if Host::parse(host) != Host::parse(authority) => {
+                Err(HeadError::Malformed("Host is another one than :authority"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// PP-9: at most one, digits only, within what a signed 64-bit number holds.
@@ -657,6 +748,127 @@ mod tests {
             assert!(is_malformed(&get(&format!("{handshake}{framing}"))), "{framing}");
         }
         assert!(get(&format!("{handshake}Content-Length: 0\r\n")).unwrap().websocket);
+    }
+
+    fn stream<'a>(method: &'a str, target: &'a str, fields: &'a HeaderMap) -> StreamHead<'a> {
+        StreamHead {
+            method,
+            target,
+            scheme: Some("https"),
+            authority: Some("app.test"),
+            fields,
+            has_body: false,
+        }
+    }
+
+    type Field = (&'static str, &'static str);
+
+    fn fields(list: &[(&'static str, &str)]) -> HeaderMap {
+        let pairs = list.iter().map(|&(name, value)| (name.parse::<http::HeaderName>().unwrap(), value));
+        pairs.fold(HeaderMap::new(), |mut fields, (name, value)| {
+            fields.append(name, http::HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            fields
+        })
+    }
+
+    #[test]
+    fn a_stream_is_read_by_the_rules_of_http_1() {
+        let cases: &[(&str, &str, &str, Result<(), HeadError>)] = &[
+            ("plain", "GET", "/a?b", Ok(())),
+            ("OPTIONS of the server", "OPTIONS", "*", Ok(())),
+            ("asterisk for another method", "GET", "*", Err(HeadError::Malformed(""))),
+            ("no slash", "GET", "admin/x", Err(HeadError::Malformed(""))),
+            ("absolute form", "GET", "https://app.test/", Err(HeadError::Malformed(""))),
+            ("dot segments", "GET", "/public/../admin", Err(HeadError::Malformed(""))),
+            ("not ASCII", "GET", "/\u{e4}", Err(HeadError::Malformed(""))),
+            ("fragment", "GET", "/a#b", Err(HeadError::Malformed(""))),
+            ("TRACE", "TRACE", "/", Err(HeadError::Method)),
+            ("CONNECT", "CONNECT", "/", Err(HeadError::Method)),
+            ("lower case", "get", "/", Err(HeadError::Method)),
+            ("no token", "GE(T", "/", Err(HeadError::Malformed(""))),
+        ];
+        let none = HeaderMap::new();
+        for (name, method, target, expected) in cases {
+            let read = parse_stream(&stream(method, target, &none), LIMITS).map(drop);
+            let same = read == *expected
+                || (matches!(expected, Err(HeadError::Malformed(_)))
+                    && matches!(read, Err(HeadError::Malformed(_))));
+            assert!(same, "{name}: {read:?}");
+        }
+        let long = format!("/{}", "a".repeat(LIMITS.target_bytes));
+        let read = parse_stream(&stream("GET", &long, &none), LIMITS);
+        assert_eq!(read.unwrap_err(), HeadError::TargetTooLong);
+    }
+
+    #[test]
+    fn a_stream_names_one_host_and_one_scheme() {
+        let cases = [
+            ("authority", Some("APP.test."), "", true),
+            ("Host alone", None, "app.test", true),
+            ("both", Some("app.test"), "App.Test", true),
+            ("neither", None, "", false),
+            ("two hosts", Some("app.test"), "admin.test", false),
+            ("two ports", Some("app.test"), "app.test:444", false),
+            ("userinfo", Some("u@app.test"), "", false),
+            ("userinfo in both", Some("u@app.test"), "u@app.test", false),
+            ("empty", Some(""), "", false),
+        ];
+        for (name, authority, host, expected) in cases {
+            let fields = if host.is_empty() { HeaderMap::new() } else { fields(&[("host", host)]) };
+            let read = parse_stream(&StreamHead { authority, ..stream("GET", "/", &fields) }, LIMITS);
+            assert_eq!(read.is_ok(), expected, "{name}");
+            assert!(read.is_err() || read.unwrap().host.name() == "app.test", "{name}");
+        }
+        for (scheme, expected) in [("https", true), ("http", true), ("javascript", false), ("HTTPS", false)] {
+            let fields = HeaderMap::new();
+            let read =
+                parse_stream(&StreamHead { scheme: Some(scheme), ..stream("GET", "/", &fields) }, LIMITS);
+            assert_eq!(read.is_ok(), expected, "{scheme}");
+        }
+    }
+
+    #[test]
+    fn a_stream_has_no_fields_of_connections_and_one_length() {
+        let cases: &[(&str, &[Field], bool)] = &[
+            ("none", &[], true),
+            ("te for trailers", &[("te", "trailers")], true),
+            ("te", &[("te", "gzip")], false),
+            ("te for more", &[("te", "trailers, gzip")], false),
+            ("connection", &[("connection", "close")], false),
+            ("keep-alive", &[("keep-alive", "1")], false),
+            ("proxy-connection", &[("proxy-connection", "x")], false),
+            ("transfer-encoding", &[("transfer-encoding", "chunked")], false),
+            ("upgrade", &[("upgrade", "websocket")], false),
+            ("a length", &[("content-length", "3")], true),
+            ("two lengths", &[("content-length", "3"), ("content-length", "3")], false),
+            ("no number", &[("content-length", "+3")], false),
+        ];
+        for (name, list, expected) in cases {
+            let fields = fields(list);
+            let head = StreamHead { has_body: true, ..stream("POST", "/", &fields) };
+            assert_eq!(parse_stream(&head, LIMITS).is_ok(), *expected, "{name}");
+        }
+        let framing = |list: &[Field], has_body| {
+            let fields = fields(list);
+            parse_stream(&StreamHead { has_body, ..stream("POST", "/", &fields) }, LIMITS).unwrap().framing
+        };
+        assert_eq!(framing(&[], false), Framing::length(0));
+        assert_eq!(framing(&[], true), Framing::chunked());
+        assert_eq!(framing(&[("content-length", "3")], true), Framing::length(3));
+    }
+
+    #[test]
+    fn a_stream_has_the_size_of_a_head_and_crumbs_are_one_field() {
+        let many = vec![("x", "y"); 20];
+        assert!(parse_stream(&stream("GET", "/", &fields(&many)), LIMITS).is_ok());
+        let more = vec![("x", "y"); 21];
+        let refused = parse_stream(&stream("GET", "/", &fields(&more)), LIMITS);
+        assert_eq!(refused.unwrap_err(), HeadError::TooLarge);
+        let crumbs = vec![("cookie", "a=b"); 100];
+        assert!(parse_stream(&stream("GET", "/", &fields(&crumbs)), LIMITS).is_ok());
+        let long = "a".repeat(LIMITS.bytes);
+        let refused = parse_stream(&stream("GET", "/", &fields(&[("x", &long)])), LIMITS);
+        assert_eq!(refused.unwrap_err(), HeadError::TooLarge);
     }
 
     #[test]

@@ -106,6 +106,11 @@ impl Life {
         self.answered.store(true, Ordering::Relaxed);
     }
 
+    /// Whether the upstream's answer has begun.
+    pub(super) fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+
     /// The upstream agreed to a WebSocket: what follows is not HTTP.
     pub(super) fn become_tunnel(&self) {
         if !self.tunnel.swap(true, Ordering::Relaxed) {

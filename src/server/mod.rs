@@ -17,6 +17,7 @@ mod edge;
 #[doc(hidden)]
 pub mod fuzz;
 mod head;
+mod http2;
 mod keys;
 mod life;
 mod open_files;
@@ -296,15 +297,15 @@ impl Open {
     fn new(settings: &Settings, proxy: &Handle, control: &Handle) -> Result<Self, RunError> {
         let mut open = Self { entrances: Vec::new(), addresses: Vec::new(), admin: None };
         for listener in &settings.listeners {
-            open.add(listener, proxy)?;
+            open.add(listener, settings.server.http2.is_some(), proxy)?;
         }
         open.admin = settings.admin.map(|address| bind(address, control)).transpose()?;
         Ok(open)
     }
 
-    fn add(&mut self, settings: &ListenerSettings, proxy: &Handle) -> Result<(), RunError> {
+    fn add(&mut self, settings: &ListenerSettings, http2: bool, proxy: &Handle) -> Result<(), RunError> {
         let address = settings.address;
-        let acceptor = settings.tls.as_ref().map(tls::load).transpose();
+        let acceptor = settings.tls.as_ref().map(|tls| tls::load(tls, http2)).transpose();
         let acceptor = acceptor.map_err(|source| RunError::Tls { address, source })?;
         let listener = bind(address, proxy)?;
         let bound = listener.local_addr().map_err(|source| RunError::Listen { address, source })?;

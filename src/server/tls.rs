@@ -10,6 +10,7 @@ use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::transport::HTTP2;
 use crate::config::TlsSettings;
 
 /// The present acceptor of a listener.
@@ -38,16 +39,19 @@ pub enum TlsError {
     },
 }
 
-/// Loads a certificate and its key.
+/// Loads a certificate and its key. `http2` says whether clients may choose HTTP/2.
 ///
 /// # Errors
 /// [`TlsError`].
-pub(super) fn load(settings: &TlsSettings) -> Result<Acceptor, TlsError> {
-    let config = server_config(settings)?;
+pub(super) fn load(settings: &TlsSettings, http2: bool) -> Result<Acceptor, TlsError> {
+    let mut config = server_config(settings)?;
+    if http2 {
+        config.alpn_protocols.insert(0, HTTP2.to_vec());
+    }
     Ok(Arc::new(ArcSwap::from_pointee(TlsAcceptor::from(Arc::new(config)))))
 }
 
-/// TLS 1.2 and 1.3 (TS-1), no early data, HTTP/1.1 only.
+/// TLS 1.2 and 1.3 (TS-1), no early data, HTTP/1.1.
 fn server_config(settings: &TlsSettings) -> Result<ServerConfig, TlsError> {
     let chain = load_certificates(&settings.certificate)?;
     let key = PrivateKeyDer::from_pem_file(&settings.key)
@@ -98,7 +102,7 @@ mod tests {
             };
             std::fs::write(&settings.certificate, certificate).unwrap();
             std::fs::write(&settings.key, key).unwrap();
-            let loaded = load(&settings);
+            let loaded = load(&settings, true);
             assert_eq!(loaded.is_ok(), expected, "{name}");
             let told = loaded.err().map(|error| error.to_string()).unwrap_or_default();
             assert!(expected || told.contains("tls."), "{name}: the file is named: {told}");
@@ -108,7 +112,7 @@ mod tests {
     #[test]
     fn a_file_that_is_not_there_is_told() {
         let settings = TlsSettings { certificate: "/nowhere/tls.crt".into(), key: "/nowhere/tls.key".into() };
-        let error = load(&settings).err().unwrap().to_string();
+        let error = load(&settings, true).err().unwrap().to_string();
         assert!(error.contains("/nowhere/tls.crt"), "{error}");
     }
 }

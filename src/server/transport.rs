@@ -6,7 +6,7 @@
 //! socket goes back to the connection, which closes it decently.
 
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
@@ -45,6 +45,8 @@ const PROBE_BYTES: usize = 512;
 
 /// What reading a body fails with when the client was waited for too long.
 pub(super) const BODY_TOO_SLOW: io::ErrorKind = io::ErrorKind::TimedOut;
+/// HTTP/2, as TLS names it.
+pub(super) const HTTP2: &[u8] = b"h2";
 
 /// Cleartext or TLS.
 pub(super) enum Socket {
@@ -60,7 +62,16 @@ impl Socket {
         BufReader::with_capacity(TLS_READ_BUFFER_BYTES, stream)
     }
 
-    fn fd(&self) -> i32 {
+    /// Whether the client chose HTTP/2 in its TLS handshake (RFC 9113 3.2).
+    pub(super) fn is_http2(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(HTTP2),
+        }
+    }
+
+    /// The number that the system has for it.
+    pub(super) fn fd(&self) -> i32 {
         match self {
             Self::Plain(stream) => stream.as_raw_fd(),
             Self::Tls(stream) => stream.get_ref().0.get_ref().as_raw_fd(),
@@ -293,6 +304,24 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
         }
     }
 

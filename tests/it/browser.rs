@@ -127,6 +127,7 @@ fn two_tabs_sign_in_and_out(provider_lines: &str, method: &str) {
         assert_eq!(told(echo, "x-forwarded-groups"), Some("staff,wiki-admins"));
         assert_eq!(told(echo, "cookie"), None, "our cookies are not the application's");
     }
+    assert_eq!((&seen["protocol"], &seen["socket"]), (&json!("h2"), &json!("hello")));
     let session = cookie(&seen["cookies"], "__Host-portcullis").expect("a session cookie");
     assert_eq!(
         (&session["secure"], &session["httpOnly"], &session["sameSite"], &session["path"]),

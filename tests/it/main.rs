@@ -30,6 +30,8 @@ mod full_disk;
 mod harness;
 mod header_cases;
 mod headers;
+mod http2;
+mod http2_floods;
 mod keys;
 mod kills;
 mod leaks;

@@ -82,6 +82,8 @@ const SCENARIOS = {
     const landed = [one.url(), two.url()];
     const told = [await json(one), await json(two)];
     const cookies = await context.cookies(origin);
+    const protocol = await two.evaluate(() => performance.getEntriesByType('navigation')[0].nextHopProtocol);
+    const socket = await two.evaluate(talk);
 
     await one.goto(`${origin}/oauth2/sign_out`);
     await shoot(one, 'provider-sign-out');
@@ -92,7 +94,7 @@ const SCENARIOS = {
     await two.reload();
     const after = await two.locator('h1').innerText();
     const left = await context.cookies(origin);
-    return { landed, told, cookies, signedOut, after, left };
+    return { landed, told, cookies, protocol, socket, signedOut, after, left };
   },
 
   // Somebody who is found by an address: a form, and the way to another site behind it.
@@ -164,6 +166,17 @@ const SCENARIOS = {
     return { seen };
   },
 };
+
+// Runs in the page: what a WebSocket says to a word.
+function talk() {
+  return new Promise((resolve) => {
+    const socket = new WebSocket(`wss://${location.host}/ws`);
+    socket.onopen = () => socket.send('hello');
+    socket.onmessage = (message) => resolve(message.data);
+    socket.onerror = () => resolve('an error');
+    socket.onclose = () => resolve('closed');
+  });
+}
 
 // Runs in the page.
 function inspect() {

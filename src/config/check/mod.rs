@@ -19,7 +19,7 @@ use std::time::Duration;
 use super::file::{self, File, List};
 use super::problem::{Problem, Problems, Told};
 use super::read::{Field, SecretRef, Size};
-use super::{KeyEntry, ListenerSettings, ServerSettings, Settings, StoreKind, TlsSettings};
+use super::{Http2Settings, KeyEntry, ListenerSettings, ServerSettings, Settings, StoreKind, TlsSettings};
 use crate::gateway::sessions::{AtLimit, CacheSettings, PerUser, Reading};
 use crate::gateway::{self, Paths};
 use crate::route::{HostTable, RouteTable};
@@ -391,10 +391,17 @@ impl Check<'_> {
             max_request_target_size,
             body_idle_timeout,
             min_body_rate,
+            http2,
+            http2_max_streams,
+            http2_max_resets,
+            http2_max_control_frames,
+            http2_window,
             shutdown_delay,
             shutdown_timeout,
         } = field.or_empty()?;
         let trusted_proxies = self.trusted_proxies(trusted_proxies, client_address_header);
+        let http2 =
+            self.http2([http2_max_streams, http2_max_resets, http2_max_control_frames], http2_window, http2);
         let problems = &mut self.problems;
         let short = between(SECOND / 10, 5 * MINUTE);
         let threads = threads.check(problems, between(1, 1024)).or(self.outside.cores);
@@ -426,9 +433,40 @@ impl Check<'_> {
             max_request_target_bytes: target_size.or(Size(8 << 10))?.0,
             body_idle_timeout: body_idle?,
             min_body_bytes_per_second: body_rate?.0 as u64,
+            http2: http2?,
             shutdown_delay: delay?,
             shutdown_timeout: shutdown?,
         })
+    }
+
+    fn http2(
+        &mut self,
+        numbers: [Field<usize>; 3],
+        window: Field<Size>,
+        offered: Field<bool>,
+    ) -> Result<Option<Http2Settings>, Told> {
+        const NO_EFFECT: &str = "has no effect with server.http2 = false";
+        let problems = &mut self.problems;
+        let offered = offered.or(true)?;
+        let number = |max| {
+            let within = between(1, max);
+            move |value| if offered { within(value) } else { Err(NO_EFFECT.to_owned()) }
+        };
+        let [streams, resets, control_frames] = numbers;
+        let max_streams = streams.check(problems, number(1000)).or(100);
+        let max_resets = resets.check(problems, number(100_000)).or(500);
+        let max_control_frames = control_frames.check(problems, number(1_000_000)).or(10_000);
+        // The least is what clients may send before they hear of it (RFC 9113 6.9.2).
+        let within = between(Size(64 << 10), Size(16 << 20));
+        let window =
+            window.check(problems, |size| if offered { within(size) } else { Err(NO_EFFECT.to_owned()) });
+        let settings = Http2Settings {
+            max_streams: max_streams?,
+            max_resets: max_resets?,
+            max_control_frames: max_control_frames?,
+            window_bytes: window.or(Size(256 << 10))?.0,
+        };
+        Ok(offered.then_some(settings))
     }
 
     fn admin(

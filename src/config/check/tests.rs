@@ -268,6 +268,20 @@ fn wrong_values_of_the_process_and_its_listeners_are_told() {
             "max_request_head_size = \"2MiB\"",
             &["server.max_request_head_size: \"2MiB\" is not between 1024 bytes and 1048576 bytes"],
         ),
+        ("[server]", "http2_max_streams = 0", &["server.http2_max_streams: 0 is not between 1 and 1000"]),
+        (
+            "[server]",
+            "http2_window = \"1KiB\"",
+            &["server.http2_window: \"1KiB\" is not between 65536 bytes and 16777216 bytes"],
+        ),
+        (
+            "[server]",
+            "http2 = false\nhttp2_max_resets = 5\nhttp2_window = \"1MiB\"",
+            &[
+                "server.http2_max_resets: 5 has no effect with server.http2 = false",
+                "server.http2_window: \"1MiB\" has no effect with server.http2 = false",
+            ],
+        ),
         (
             "[admin]",
             "address = \"none\"",
@@ -1302,7 +1316,8 @@ fn uncommented_example() -> String {
 }
 
 fn is_key(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
 /// The rows of the tables in the docs: section, key, default.

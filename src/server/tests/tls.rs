@@ -35,7 +35,7 @@ fn a_request_over_tls_is_answered() {
     let application = Application::echo();
     let (gateway, roots) = gateway(&application, "");
     let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let connection =
         ClientConnection::new(Arc::new(config), ServerName::try_from("app.test").unwrap()).unwrap();
     let stream = std::net::TcpStream::connect(gateway.address).unwrap();

@@ -8,6 +8,8 @@ pub mod cookie_jar;
 pub mod forge;
 pub mod form;
 pub mod gateway;
+pub mod hpack;
+pub mod http2;
 pub mod lax;
 pub mod node;
 pub mod ports;
