@@ -268,6 +268,19 @@ fn wrong_values_of_the_process_and_its_listeners_are_told() {
             "max_request_head_size = \"2MiB\"",
             &["server.max_request_head_size: \"2MiB\" is not between 1024 bytes and 1048576 bytes"],
         ),
+        (
+            "[admin]",
+            "address = \"none\"",
+            &["admin.address: \"none\" is not an address and port, or \"off\""],
+        ),
+        ("[log]", "format = \"xml\"", &["log.format: \"xml\" is not one of \"auto\", \"json\", \"human\""]),
+        ("[log]", "level = \"verbose\"", &["log.level: \"verbose\" is not one of \"error\", "]),
+    ]);
+}
+
+#[test]
+fn wrong_values_of_http_2_are_told() {
+    assert_told(&[
         ("[server]", "http2_max_streams = 0", &["server.http2_max_streams: 0 is not between 1 and 1000"]),
         (
             "[server]",
@@ -282,13 +295,6 @@ fn wrong_values_of_the_process_and_its_listeners_are_told() {
                 "server.http2_window: \"1MiB\" has no effect with server.http2 = false",
             ],
         ),
-        (
-            "[admin]",
-            "address = \"none\"",
-            &["admin.address: \"none\" is not an address and port, or \"off\""],
-        ),
-        ("[log]", "format = \"xml\"", &["log.format: \"xml\" is not one of \"auto\", \"json\", \"human\""]),
-        ("[log]", "level = \"verbose\"", &["log.level: \"verbose\" is not one of \"error\", "]),
     ]);
 }
 
