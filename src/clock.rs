@@ -8,6 +8,8 @@ pub mod bucket;
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::sync::Arc;
+#[cfg(test)]
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -87,6 +89,9 @@ pub struct Clock(Source);
 enum Source {
     System,
     Manual(Arc<AtomicU64>),
+    /// Panics while that is set.
+    #[cfg(test)]
+    Breaks(Arc<AtomicBool>),
 }
 
 impl Clock {
@@ -102,12 +107,24 @@ impl Clock {
         Self(Source::Manual(Arc::new(AtomicU64::new(now.0))))
     }
 
+    /// The machine's clock, that panics while `broken` is set.
+    #[cfg(test)]
+    pub(crate) const fn breaks(broken: Arc<AtomicBool>) -> Self {
+        Self(Source::Breaks(broken))
+    }
+
     /// The present moment.
     #[must_use]
+    #[cfg_attr(test, expect(clippy::missing_panics_doc, reason = "only the one for tests does"))]
     pub fn now(&self) -> UnixTime {
         match &self.0 {
             Source::System => system_now(),
             Source::Manual(millis) => UnixTime(millis.load(Ordering::SeqCst)),
+            #[cfg(test)]
+            Source::Breaks(broken) => {
+                assert!(!broken.load(Ordering::SeqCst), "the clock is broken");
+                system_now()
+            }
         }
     }
 

@@ -252,6 +252,25 @@ fn each_rule_of_the_protocol_names_code_and_a_test_that_are_there() {
 }
 
 #[test]
+fn each_threat_names_a_defence_and_a_test_that_is_there() {
+    let text = read("docs/security.md");
+    let threats = text.split("\n## What is not defended").next().unwrap();
+    let tests: String =
+        sources("src").into_iter().chain(sources("tests")).map(|(_, source)| source).collect();
+    let rows = rows(threats);
+    for row in &rows {
+        let [threat, defence, proof] = row.as_slice() else { panic!("{row:?}") };
+        assert!(!threat.is_empty() && !defence.is_empty(), "{row:?}");
+        let names = quoted(proof);
+        assert!(!names.is_empty(), "{threat}: no test");
+        for name in names {
+            assert!(tests.contains(&format!("fn {name}(")), "{threat}: {name}");
+        }
+    }
+    assert!(rows.len() > 40, "{}", rows.len());
+}
+
+#[test]
 fn every_module_of_the_conformance_suite_that_is_listed_is_a_test_and_every_test_is_listed() {
     let listed = rows(&section(&read("docs/protocol.md"), "## The conformance suite"));
     let modules = listed.iter().flat_map(|row| quoted(&row[1]));

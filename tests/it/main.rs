@@ -12,6 +12,7 @@
 
 mod support;
 
+mod admin_cases;
 mod backchannel_logout;
 mod backup;
 mod bounds;

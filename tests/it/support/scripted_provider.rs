@@ -263,6 +263,11 @@ impl ScriptedProvider {
         self.state().received.clone()
     }
 
+    /// Its port, for whoever stands in for it.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Goes away: connections are refused.
     pub fn stop(&mut self) {
         drop(self.server.take());
