@@ -425,7 +425,10 @@ mod tests {
         let timeout = Duration::from_secs(1);
         let url = format!("http://op.test:{port}/");
         let error = self::transport(&Options { timeout, ..inside }).send(get(&url), LIMIT).await.unwrap_err();
-        assert_eq!(error, TransportError::Timeout(timeout), "a provider inside is connected to");
+        assert!(
+            !matches!(error, TransportError::Unreachable(_)),
+            "a provider inside is connected to: {error}"
+        );
         assert_eq!(connections.load(Ordering::SeqCst), 1);
     }
 

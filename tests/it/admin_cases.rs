@@ -195,11 +195,10 @@ fn ax_234_five_hundred_people_whose_tokens_are_over_do_not_storm_a_provider_that
     let (silent, most) = silence(provider.port());
     wait_for("the last token to be over", || (signed_in.elapsed() > Duration::from_secs(11)).then_some(()));
 
-    let began = Instant::now();
     let with_token = all_at_once(&mut people, |browser| browser.get("https://wiki.test/api").status);
     assert_eq!(with_token, [503; USERS], "no token that is over is forwarded, and nobody is signed out");
-    // Time-outs of two seconds open the circuit, and then nobody waits.
-    assert!(began.elapsed() < Duration::from_secs(20), "took {:?}", began.elapsed());
+    // The first ones that wait in vain open the circuit; then one call at a time sees whether there is an answer.
+    assert!(silent.connections() < USERS / 2, "{} calls", silent.connections());
     let most = most.load(Ordering::SeqCst);
     assert!((1..=MOST_CALLS).contains(&most), "{most} calls at a time");
     let without = all_at_once(&mut people, |browser| browser.get(PAGE).status);
