@@ -1,6 +1,8 @@
 //! What `portcullis check` says about a good configuration: what the gateway will do with it, and what
 //! is to be registered at the providers.
 
+use std::time::Duration;
+
 use crate::config::{Settings, StoreKind};
 use crate::idp::ProviderSettings;
 use crate::policy::{Access, Rule};
@@ -26,9 +28,12 @@ fn block(title: &str, lines: impl IntoIterator<Item = String>) -> String {
 }
 
 fn listeners(settings: &Settings) -> Vec<String> {
-    let listeners = settings.listeners.iter().map(|listener| match &listener.tls {
-        Some(tls) => format!("{} with TLS ({})", listener.address, tls.certificate.display()),
-        None => format!("{} without TLS", listener.address),
+    let listeners = settings.listeners.iter().map(|listener| {
+        let behind = if listener.proxy_protocol { ", behind the PROXY protocol" } else { "" };
+        match &listener.tls {
+            Some(tls) => format!("{} with TLS ({}){behind}", listener.address, tls.certificate.display()),
+            None => format!("{} without TLS{behind}", listener.address),
+        }
     });
     let admin = settings.admin.map(|address| format!("{address} for health and metrics (admin)"));
     listeners.chain(admin).collect()
@@ -91,6 +96,7 @@ fn sessions(settings: &Settings) -> Vec<String> {
     };
     let keys = match settings.keys.iter().map(|entry| entry.keys.len()).sum() {
         0_usize => own_keys(settings),
+        1 => "1 configured key".to_owned(),
         count => format!("{count} configured keys, of which the first seals"),
     };
     let idle = humantime::format_duration(limits.idle_timeout);
@@ -105,8 +111,19 @@ fn own_keys(settings: &Settings) -> String {
     };
     match settings.key_rotation {
         Some(every) => {
-            format!("keys of its own in {place}, a new one every {}", humantime::format_duration(every))
+            format!("keys of its own in {place}, a new one every {}", span(every))
         }
         None => format!("keys of its own in {place}, a new one by `portcullis keys rotate` only"),
+    }
+}
+
+/// Whole days as days: a month has no length that anybody wrote.
+fn span(time: Duration) -> String {
+    let day = Duration::from_hours(24);
+    let days = time.as_secs() / day.as_secs();
+    match days {
+        1 if time == day => "day".to_owned(),
+        2.. if time == day * u32::try_from(days).unwrap_or(u32::MAX) => format!("{days} days"),
+        _ => humantime::format_duration(time).to_string(),
     }
 }

@@ -225,7 +225,7 @@ impl Refusal {
             Self::TooManyRequests(_) => row(
                 "too_many_requests",
                 S::TOO_MANY_REQUESTS,
-                "That were too many requests at once.",
+                "Too many requests came from you at once.",
                 LATER,
             ),
             Self::LoginCookieMissing => retry(

@@ -1,11 +1,14 @@
 //! A door for the fuzzer, and for the test that replays its seeds: raw bytes through the readers of this
 //! module, which nothing outside it may call. The gateway itself never comes here.
 
+use std::net::IpAddr;
+
 use bytes::BytesMut;
 
 use super::body::Framing;
 use super::connection::take_head;
 use super::head::{self, Limits, Scanner};
+use super::proxy_protocol::{self, Source};
 use crate::web::{Host, Target};
 
 /// Small ones, so that the fuzzer finds them.
@@ -76,4 +79,13 @@ pub fn chunked_len(bytes: &[u8], piece: usize) -> Option<usize> {
         }
     }
     None
+}
+
+/// Whose connection a PROXY header says it is, `Some(None)` being the proxy's own. `None`: it is refused.
+#[must_use]
+pub fn proxy_header(bytes: &[u8]) -> Option<Option<IpAddr>> {
+    match proxy_protocol::parse(bytes).ok()? {
+        Source::Client(address) => Some(Some(address)),
+        Source::Proxy => Some(None),
+    }
 }

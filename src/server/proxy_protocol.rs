@@ -71,6 +71,19 @@ pub(super) async fn read(from: &mut TcpStream) -> Result<Source, HeaderError> {
     parse_line(&line)
 }
 
+/// What a whole header says that nothing stands behind; for the fuzzer.
+pub(super) fn parse(header: &[u8]) -> Result<Source, HeaderError> {
+    let Some(rest) = header.strip_prefix(SIGNATURE) else { return parse_line(header) };
+    match rest {
+        [version_and_command, family, high, low, block @ ..]
+            if usize::from(u16::from_be_bytes([*high, *low])) == block.len() && block.len() <= MAX_BLOCK =>
+        {
+            parse_block(*version_and_command, *family, block)
+        }
+        _ => Err(HeaderError::Malformed("the length is another one")),
+    }
+}
+
 /// Takes what is there of the line. Looks at it first, so that nothing behind the line is taken.
 async fn read_up_to_line_feed(from: &mut TcpStream, line: &mut Vec<u8>) -> Result<(), HeaderError> {
     let mut seen = [0; MAX_LINE];

@@ -7,6 +7,7 @@ mod cookies;
 mod heads;
 pub mod paths;
 mod provider;
+mod proxies;
 mod settings;
 mod tokens;
 
@@ -22,6 +23,7 @@ pub const TARGETS: &[Target] = &[
     ("forwarded", heads::forwarded),
     ("head", heads::head),
     ("metadata", provider::metadata),
+    ("proxies", proxies::proxies),
     ("return_to", paths::return_to),
     ("sealed", cookies::sealed),
     ("target", paths::target),
