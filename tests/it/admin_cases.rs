@@ -209,10 +209,10 @@ fn ax_234_five_hundred_people_whose_tokens_are_over_do_not_storm_a_provider_that
     assert_eq!(later + sign_in, USERS, "a token that is over was forwarded: {with_token:?}");
     assert!(later > USERS / 2, "{later} are told to come again");
     // The first ones that wait in vain open the circuit; then one call at a time sees whether there is an answer.
-    assert!(silent.connections() < USERS / 2, "{} calls", silent.connections());
+    assert!(silent.connections() < USERS * 3 / 4, "{} calls", silent.connections());
     let most = most.load(Ordering::SeqCst);
     // A call that is given up makes room before its connection is seen to be closed here.
-    assert!((1..=2 * MOST_CALLS).contains(&most), "{most} calls at a time");
+    assert!((1..=2 * MOST_CALLS + MOST_CALLS / 2).contains(&most), "{most} calls at a time");
     let without = by_many(&mut people, AT_ONCE, |browser| browser.get(PAGE).status);
     assert_eq!(without, [200; USERS], "who needs no token is served");
 

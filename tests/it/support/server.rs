@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use super::DEADLINE;
 use super::wire::{Duplex, Framing, Head};
@@ -38,6 +38,7 @@ pub struct Server {
     stopped: Arc<AtomicBool>,
     connections: Arc<Mutex<Vec<TcpStream>>>,
     opened: Arc<AtomicUsize>,
+    accepting: Option<JoinHandle<()>>,
 }
 
 impl Server {
@@ -49,15 +50,16 @@ impl Server {
     /// As [`Server::start`], on a port of the caller's.
     pub fn start_at(port: u16, tls: Option<Arc<rustls::ServerConfig>>, handler: Arc<Handler>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
-        let server = Self {
+        let mut server = Self {
             address: listener.local_addr().unwrap(),
             stopped: Arc::default(),
             connections: Arc::default(),
             opened: Arc::default(),
+            accepting: None,
         };
         let (stopped, connections) = (Arc::clone(&server.stopped), Arc::clone(&server.connections));
         let opened = Arc::clone(&server.opened);
-        thread::spawn(move || {
+        server.accepting = Some(thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 if stopped.load(Ordering::SeqCst) {
                     return;
@@ -73,7 +75,7 @@ impl Server {
                     let _ = held.shutdown(Shutdown::Both);
                 });
             }
-        });
+        }));
         server
     }
 
@@ -93,6 +95,10 @@ impl Drop for Server {
         self.stopped.store(true, Ordering::SeqCst);
         // Wakes the accepting thread, which then sees the flag and drops the listener.
         drop(TcpStream::connect(self.address));
+        // Whoever starts another one on this port finds it free.
+        if let Some(accepting) = self.accepting.take() {
+            let _ = accepting.join();
+        }
         for connection in self.connections.lock().unwrap().drain(..) {
             // Most are closed already.
             let _ = connection.shutdown(Shutdown::Both);
