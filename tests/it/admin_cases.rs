@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::operation::stage;
 use crate::support::browser::Browser;
 use crate::support::client::{Request, Response};
 use crate::support::gateway::{Gateway, WIKI};
@@ -21,15 +22,6 @@ const PAGE: &str = "https://wiki.test/page";
 /// What only the admin listener says.
 const OF_ADMIN: [&str; 4] =
     ["portcullis_requests_total", "\"providers\"", "\"status\":\"ok\"", "\"sessions\":"];
-
-fn stage() -> (Upstream, ScriptedProvider, Gateway) {
-    let (upstream, provider) = (Upstream::start(), ScriptedProvider::start());
-    let gateway = Gateway::in_front_of(&upstream)
-        .path("/public", &upstream, "access = \"public\"")
-        .provider(provider.entry())
-        .start();
-    (upstream, provider, gateway)
-}
 
 fn says_nothing_of_admin(name: &str, response: &Response) {
     let text = response.text();

@@ -74,6 +74,11 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
+/// Every source in which a test may stand.
+fn all_tests() -> String {
+    sources("src").into_iter().chain(sources("tests")).map(|(_, source)| source).collect()
+}
+
 /// Every family that there is, by the name that its samples have.
 fn metric_families() -> BTreeSet<String> {
     let events = Events::new(Arc::new(Metrics::new()), false);
@@ -229,10 +234,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
 #[test]
 fn each_rule_of_the_protocol_names_code_and_a_test_that_are_there() {
     let text = read("docs/protocol.md");
-    let mut tests = String::new();
-    for (_, source) in sources("src").into_iter().chain(sources("tests")) {
-        tests.push_str(&source);
-    }
+    let tests = all_tests();
     let mut ids = BTreeSet::new();
     for row in rows(&section(&text, "## What holds")) {
         let [id, _, code, proof] = row.as_slice() else { panic!("{row:?}") };
@@ -255,8 +257,7 @@ fn each_rule_of_the_protocol_names_code_and_a_test_that_are_there() {
 fn each_threat_names_a_defence_and_a_test_that_is_there() {
     let text = read("docs/security.md");
     let threats = text.split("\n## What is not defended").next().unwrap();
-    let tests: String =
-        sources("src").into_iter().chain(sources("tests")).map(|(_, source)| source).collect();
+    let tests = all_tests();
     let rows = rows(threats);
     for row in &rows {
         let [threat, defence, proof] = row.as_slice() else { panic!("{row:?}") };

@@ -12,7 +12,8 @@ use crate::support::wait_for;
 
 const PAGE: &str = "https://wiki.test/page?secret-in-the-query=4711";
 
-fn stage() -> (Upstream, ScriptedProvider, Gateway) {
+/// A gateway with an application, public below `/public`, and a provider.
+pub fn stage() -> (Upstream, ScriptedProvider, Gateway) {
     let (upstream, provider) = (Upstream::start(), ScriptedProvider::start());
     let gateway = Gateway::in_front_of(&upstream)
         .path("/public", &upstream, "access = \"public\"")
