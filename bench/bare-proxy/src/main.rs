@@ -1,7 +1,7 @@
-//! What the gateway is measured against.
+//! What the gateway is measured against: the best that a bare Pingora can be.
 //!
-//! `bare-proxy proxy LISTEN UPSTREAM THREADS` forwards every request and does nothing else.
-//! `bare-proxy upstream LISTEN` answers every request with the same 1 KiB.
+//! `bare-proxy proxy LISTEN UPSTREAM THREADS [--tls CERT KEY] [--http2] [--work-stealing]` forwards every
+//! request and does nothing else.
 
 use std::env;
 use std::net::SocketAddr;
@@ -11,13 +11,17 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use mimalloc::MiMalloc;
 use pingora::Result;
+use pingora::listeners::tls::TlsSettings;
 use pingora::proxy::{ProxyHttp, Session, http_proxy_service};
 use pingora::server::Server;
 use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Builder;
+
+const USAGE: &str =
+    "usage: bare-proxy proxy LISTEN UPSTREAM THREADS [--tls CERT KEY] [--http2] [--work-stealing]";
+
+/// Idle connections that are kept to the upstream, for each thread; as many as the gateway keeps.
+const UPSTREAM_POOL: usize = 1024;
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -37,67 +41,74 @@ impl ProxyHttp for Bare {
     }
 }
 
-fn proxy(listen: &str, upstream: SocketAddr, threads: usize) {
-    let conf = ServerConf { threads, ..ServerConf::default() };
+/// The arguments.
+struct Options {
+    listen: String,
+    upstream: SocketAddr,
+    threads: usize,
+    tls: Option<(String, String)>,
+    http2: bool,
+    work_stealing: bool,
+}
+
+impl Options {
+    fn parse(mut args: impl Iterator<Item = String>) -> Option<Self> {
+        args.next().filter(|command| command == "proxy")?;
+        let listen = args.next()?;
+        let upstream = args.next()?.parse().ok()?;
+        let threads = args.next()?.parse().ok()?;
+        let mut options = Self { listen, upstream, threads, tls: None, http2: false, work_stealing: false };
+        while let Some(option) = args.next() {
+            match option.as_str() {
+                "--tls" => options.tls = Some((args.next()?, args.next()?)),
+                "--http2" => options.http2 = true,
+                "--work-stealing" => options.work_stealing = true,
+                _ => return None,
+            }
+        }
+        Some(options)
+    }
+}
+
+fn proxy(options: Options) -> Result<()> {
+    // The same as the gateway's; Pingora would install another.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let conf = ServerConf {
+        threads: options.threads,
+        work_stealing: options.work_stealing,
+        upstream_keepalive_pool_size: UPSTREAM_POOL,
+        // Told to end, it ends.
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(0),
+        ..ServerConf::default()
+    };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
     let conf = Arc::clone(&server.configuration);
-    let mut service = http_proxy_service(&conf, Bare { upstream });
-    service.add_tcp(listen);
+    let mut service = http_proxy_service(&conf, Bare { upstream: options.upstream });
+    match options.tls {
+        None => service.add_tcp(&options.listen),
+        Some((certificate, key)) => {
+            let mut settings = TlsSettings::intermediate(&certificate, &key)?;
+            if options.http2 {
+                settings.enable_h2();
+            }
+            service.add_tls_with_settings(&options.listen, None, settings);
+        }
+    }
     server.add_service(service);
     server.run_forever();
 }
 
-/// One thread: what stands behind the proxies must never be what is waited for.
-fn upstream(listen: &str) -> std::io::Result<()> {
-    Builder::new_current_thread().enable_io().build()?.block_on(async {
-        let listener = TcpListener::bind(listen).await?;
-        loop {
-            let (stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            tokio::spawn(answer(stream));
-        }
-    })
-}
-
-async fn answer(mut stream: TcpStream) -> std::io::Result<()> {
-    let body = "x".repeat(1024);
-    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1024\r\n\r\n";
-    let answer = [head, &body].concat();
-    let mut request = Vec::with_capacity(8 * 1024);
-    loop {
-        if stream.read_buf(&mut request).await? == 0 {
-            return Ok(());
-        }
-        // Requests have no bodies here.
-        if request.ends_with(b"\r\n\r\n") {
-            request.clear();
-            stream.write_all(answer.as_bytes()).await?;
-        }
-    }
-}
-
 fn main() -> ExitCode {
-    let args: Vec<_> = env::args().skip(1).collect();
-    let args: Vec<_> = args.iter().map(String::as_str).collect();
-    match args.as_slice() {
-        ["proxy", listen, address, threads] => {
-            let (Ok(address), Ok(threads)) = (address.parse(), threads.parse()) else {
-                eprintln!("bare-proxy: UPSTREAM is an address and a port, THREADS a number");
-                return ExitCode::FAILURE;
-            };
-            proxy(listen, address, threads);
-            ExitCode::SUCCESS
-        }
-        ["upstream", listen] => match upstream(listen) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("bare-proxy: {error}");
-                ExitCode::FAILURE
-            }
-        },
-        _ => {
-            eprintln!("usage: bare-proxy proxy LISTEN UPSTREAM THREADS | bare-proxy upstream LISTEN");
+    let Some(options) = Options::parse(env::args().skip(1)) else {
+        eprintln!("{USAGE}");
+        return ExitCode::FAILURE;
+    };
+    match proxy(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bare-proxy: {error}");
             ExitCode::FAILURE
         }
     }
