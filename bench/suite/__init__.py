@@ -1,0 +1,1 @@
+"""The benchmark: contenders and their configurations, sign-in, rounds, and what is told of them."""
