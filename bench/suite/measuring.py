@@ -108,8 +108,8 @@ def in_order(entries, number):
 
 def rotated(items, number):
     """From another one on each time, and backwards every second time."""
-    start = (number // 2 * 3 + number) % len(items)
-    turned = items[start:] + items[:start]
+    start = number // 2 * 3 + number
+    turned = [items[(start + place) % len(items)] for place in range(len(items))]
     return turned[::-1] if number % 2 else turned
 
 
@@ -146,7 +146,8 @@ def load(entry, args, seconds):
         raise Failed(f"the load ended with {output.returncode}: {output.stderr.strip()[-300:]}")
     answer = json.loads(output.stdout)
     if answer["errors"] or not answer["requests"]:
-        raise Failed(f"{answer['errors']} of {answer['requests']} answers were wrong: {answer['first_error']}")
+        first = " ".join(str(answer["first_error"]).split())[:200]
+        raise Failed(f"{answer['requests']} answers were right, {answer['errors']} not: {first}")
     return answer
 
 
