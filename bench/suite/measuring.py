@@ -13,7 +13,8 @@ from .stage import HOST, built
 
 # Requests at once on a connection of HTTP/2.
 STREAMS = 4
-WARM_UP_SECONDS = 1
+# Before the first round, and at the start of each time, before latencies count.
+FIRST_SECONDS, WARM_UP_SECONDS = 1, 0.25
 # What a request of somebody who has not signed in looks like to those that let everybody through.
 STRANGER = "portcullis=" + "x" * 96
 
@@ -87,7 +88,7 @@ def forged(cookies):
 def measure(measured, args):
     """All rounds; a scenario that fails once is not driven again."""
     for entry in driveable(measured):
-        attempt(entry, args, WARM_UP_SECONDS, keep=False)
+        attempt(entry, args, FIRST_SECONDS, keep=False)
     for number in range(args.rounds):
         say(f"round {number + 1} of {args.rounds}")
         for entry in in_order(driveable(measured), number):
@@ -130,7 +131,7 @@ def drive(entry, args, seconds):
     program.forget_peak()
     before, store_before = program.cpu_seconds(), store.cpu_seconds() if store else 0
     answer = load(entry, args, seconds)
-    thousands = answer["requests"] / 1000
+    thousands = answer["answers"] / 1000
     figures = {name: answer[name] for name in ("requests", "rps", "p50_us", "p99_us", "p999_us", "max_us")}
     figures["cpu_ms"] = (program.cpu_seconds() - before) * 1000 / thousands
     if store:
@@ -156,7 +157,8 @@ def load_command(entry, args, seconds):
     connections = max(1, args.connections // STREAMS) if scenario.is_http2 else args.connections
     command = [built("bench-tools"), "load", "--connect", f"127.0.0.1:{contender.port}", "--host", f"{HOST}:{contender.port}",
                "--path", f"{contender.prefix}/bytes/{scenario.bytes}", "--body", str(scenario.bytes),
-               "--connections", str(connections), "--seconds", str(seconds), *scenario.options]
+               "--connections", str(connections), "--seconds", str(seconds), "--warm-up", str(WARM_UP_SECONDS),
+               *scenario.options]
     if scenario.is_http2:
         command += ["--streams", str(STREAMS)]
     if contender.scheme == "https":
