@@ -3,8 +3,12 @@
 //! `session-stores measure STORE FOLDER SESSIONS` fills a store, measures it and prints one JSON object.
 //! `session-stores start STORE FOLDER` opens a store that is there and says how long that took.
 //! `session-stores backup FOLDER` copies a disk store while it is used.
+//! `session-stores fill CONFIG SESSIONS HOT COOKIES [CLAIMS]` puts sessions into the store of a gateway that does not run
+//! yet, as if people had signed in there, and writes the cookies of some of them, one a line, into a file; CLAIMS is a JSON
+//! object of claims that all of them have.
 //! `session-stores write STORE FOLDER` writes sessions until it is killed, and says when it began.
 
+mod fill;
 mod measure;
 mod people;
 mod stores;
@@ -46,6 +50,11 @@ fn run(arguments: &[&str]) -> Outcome<()> {
             runtime.block_on(measure::start(Kind::parse(store)?, Path::new(folder)))?
         }
         ["backup", folder] => runtime.block_on(measure::backup(Path::new(folder)))?,
+        ["fill", config, sessions, hot, cookies, ref claims @ ..] => {
+            let plan =
+                fill::Plan { sessions: sessions.parse()?, hot: hot.parse()?, cookies: Path::new(cookies) };
+            runtime.block_on(fill::fill(Path::new(config), &plan, claims.first().copied()))?
+        }
         ["write", store, folder] => {
             return runtime.block_on(measure::write_until_killed(Kind::parse(store)?, Path::new(folder)));
         }
