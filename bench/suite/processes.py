@@ -56,7 +56,11 @@ class Program:
 
     def peak_bytes(self):
         """The most memory that was resident (VmHWM) since the peak was forgotten, all processes together."""
-        return sum(peak_bytes(pid) for pid in family(self.process.pid))
+        return sum(memory_bytes(pid, "VmHWM") for pid in family(self.process.pid))
+
+    def resident_bytes(self):
+        """The memory that is resident now (VmRSS), of all processes together."""
+        return sum(memory_bytes(pid, "VmRSS") for pid in family(self.process.pid))
 
     def last_words(self):
         """The end of its log, on one line."""
@@ -86,10 +90,10 @@ def stat(pid):
         return None
 
 
-def peak_bytes(pid):
+def memory_bytes(pid, field):
     with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
         for line in file:
-            if line.startswith("VmHWM:"):
+            if line.startswith(f"{field}:"):
                 return int(line.split()[1]) * 1024
     return 0
 
