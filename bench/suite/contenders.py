@@ -1,5 +1,6 @@
 """What is measured: the gateway in its ways of running, and a Pingora proxy that does nothing else."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,13 @@ from .sign_in import sign_in
 from .stage import HOST, built
 
 MANY_ROUTES = 10_000
+MANY_SESSIONS, MANY_IN_USE = 1_000_000, 10_000
+FEW_SESSIONS, FEW_IN_USE = 20_000, 1_000
+# What the application is told of everybody: claims of the provider's account, and the headers made of them.
+SHARED_CLAIMS = {"email": "alice@example.test", "groups": ["staff", "wiki-admins"]}
+SHARED_FIELDS = ("X-Forwarded-Email: alice@example.test", "X-Forwarded-Groups: staff,wiki-admins")
+# One of the application's own.
+OTHER_COOKIE = "theme=dark"
 
 
 class NotInstalled(Exception):
@@ -31,6 +39,8 @@ class Contender:
         # A server beside it whose time is told on its own.
         self.store = None
         self.cookies = ""
+        # A file with the cookies of many who have signed in, a line each.
+        self.cookie_file = None
 
     @property
     def origin(self):
@@ -65,6 +75,8 @@ class Bare(Contender):
 class Portcullis(Contender):
     """The gateway with its defaults, but for what a scenario is about."""
 
+    own_fields = ("X-Forwarded-User: alice",)
+
     def __init__(self, stage, name, store="memory", tls=False, access_log=False, routes=1, public=False):
         super().__init__(stage, name)
         self.session_store, self.access_log, self.routes = store, access_log, routes
@@ -76,19 +88,18 @@ class Portcullis(Contender):
 
     def start(self):
         stage = self.stage
-        folder = stage.make_folder(self.name)
-        key_file = self.new_key()
+        folder = stage.make_data_folder(self.name)
         path = stage.configure(
             "portcullis.toml", f"{self.name}.toml", folder=folder, port=self.port, admin_port=free_port(), host=HOST,
             tls=self.tls(), origin=self.origin, issuer=stage.provider.issuer, client_id=self.client.client_id,
             secret_file=stage.write(f"{self.name}.secret", self.client.secret), store=self.session_store,
-            key_file=key_file, redis=self.redis(folder), routes=self.route_entries(),
+            key_file=self.new_key(), redis=self.redis(folder), routes=self.route_entries(),
             access_log="true" if self.access_log else "false")
-        self.prepare(folder, key_file)
+        self.fill_store(path)
         self.run([built("portcullis"), "run", "--config", path], silent=self.access_log)
 
-    def prepare(self, folder, key_file):
-        """What a scenario does before the gateway starts."""
+    def fill_store(self, config):
+        """Nobody has a session before the gateway starts."""
 
     def new_key(self):
         key = subprocess.run([built("portcullis"), "keygen"], check=True, capture_output=True, text=True).stdout
@@ -122,9 +133,35 @@ class Portcullis(Contender):
         """What the application wants to be told, or not to be."""
         if not self.is_protected:
             return ["--forbid", "X-Forwarded-User"]
-        demands = {"X-Forwarded-User": "alice", "X-Forwarded-Email": "alice@example.test",
-                   "X-Forwarded-Groups": "staff,wiki-admins"}
-        return [part for name, value in demands.items() for part in ("--require", f"{name}: {value}")]
+        return [part for field in (*self.own_fields, *SHARED_FIELDS) for part in ("--require", field)]
+
+
+class ManySessions(Portcullis):
+    """The gateway with a store on disk that is full of sessions, many of which are in use."""
+
+    own_fields = ()
+
+    def __init__(self, stage, name):
+        super().__init__(stage, name, store="disk")
+
+    def fill_store(self, config):
+        """Puts sessions there as sign-ins would have, before the gateway starts."""
+        quick = self.stage.args.quick
+        sessions, in_use = (FEW_SESSIONS, FEW_IN_USE) if quick else (MANY_SESSIONS, MANY_IN_USE)
+        self.cookie_file = os.path.join(self.stage.folder, f"{self.name}.cookies")
+        command = [built("session-stores"), "fill", config, str(sessions), str(in_use), self.cookie_file]
+        subprocess.run([*command, json.dumps(SHARED_CLAIMS)], check=True, stdout=subprocess.DEVNULL)
+        self.add_other_cookie()
+
+    def add_other_cookie(self):
+        with open(self.cookie_file, encoding="ascii") as file:
+            lines = file.read().splitlines()
+        with open(self.cookie_file, "w", encoding="ascii") as file:
+            file.writelines(f"{line}; {OTHER_COOKIE}\n" for line in lines)
+        self.cookies = lines[0]
+
+    def sign_in(self):
+        """All have."""
 
 
 def route_path(number):

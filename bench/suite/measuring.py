@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 
-from .contenders import NotInstalled
+from .contenders import OTHER_COOKIE, NotInstalled
 from .processes import OTHERS, Failed, on_core
 from .scenarios import CONTENDERS
 from .sign_in import HEADERS, Browser
@@ -163,5 +163,9 @@ def load_command(entry, args, seconds):
         command += ["--streams", str(STREAMS)]
     if contender.scheme == "https":
         command += ["--tls", contender.stage.certificate.authority]
-    headers = {**HEADERS, "Cookie": f"{contender.cookies or STRANGER}; theme=dark"}
+    headers = dict(HEADERS)
+    if contender.cookie_file:
+        command += ["--cookies", contender.cookie_file]
+    else:
+        headers["Cookie"] = f"{contender.cookies or STRANGER}; {OTHER_COOKIE}"
     return command + [part for name, value in headers.items() for part in ("--header", f"{name}: {value}")]

@@ -2,6 +2,7 @@
 
 from xml.sax.saxutils import escape
 
+from .contenders import Portcullis
 from .figures import median
 from .scenarios import SMALL
 
@@ -21,8 +22,13 @@ class Bar:
         rounds = [round[figure] / unit for round in entry.rounds]
         self.title = entry.scenario.title.replace("`", "")
         self.value, self.least, self.greatest = median(entry, figure) / unit, min(rounds), max(rounds)
-        contender = entry.contender
-        self.colour = OURS if hasattr(contender, "session_store") else PEERS if contender.is_protected else CHECKS_NOTHING
+        self.colour = colour(entry.contender)
+
+
+def colour(contender):
+    if isinstance(contender, Portcullis):
+        return OURS
+    return PEERS if contender.is_protected else CHECKS_NOTHING
 
 
 def draw(measured):

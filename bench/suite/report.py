@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+from .contenders import FEW_IN_USE, FEW_SESSIONS
 from .figures import against_baseline, median, promises
 from .versions import NOT_INSTALLED
 
@@ -19,9 +20,11 @@ def introduction(facts):
     options = facts["options"]
     pinned = ("the proxy on one core with one worker, the load and the application on another one"
               if facts["machine"]["pinned"] else "**one core for everything: nothing was pinned**")
+    quick = (f" **A quick run, to see that everything works: with {FEW_SESSIONS:,} sessions, {FEW_IN_USE:,} of them in use.**"
+             if options["quick"] else "")
     return (f"{facts['date']}; medians of {options['rounds']} rounds of {options['seconds']} s, "
             f"{options['connections']} requests at once, {pinned}. Ratios are of figures of the same round; their median, and in "
-            f"brackets the least and the greatest.")
+            f"brackets the least and the greatest.{quick}")
 
 
 def targets(measured):

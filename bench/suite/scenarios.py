@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from .contenders import MANY_ROUTES, Bare, Portcullis
+from .contenders import MANY_ROUTES, Bare, ManySessions, Portcullis
 from .peers import Apache, Envoy, Nginx, OAuth2Proxy
 
 KIB, MIB = 1024, 1024 * 1024
@@ -55,6 +55,7 @@ CONTENDERS = {
     "public": lambda stage, name: Portcullis(stage, name, public=True),
     "tls": lambda stage, name: Portcullis(stage, name, tls=True),
     "routes": lambda stage, name: Portcullis(stage, name, routes=MANY_ROUTES),
+    "sessions": ManySessions,
     "envoy": Envoy,
     "apache": Apache,
     "oauth2-proxy": OAuth2Proxy,
@@ -75,6 +76,7 @@ SCENARIOS = (
     Scenario("access-log", "Portcullis, sessions in memory, access log on", SMALL, "access-log"),
     Scenario("public", "Portcullis, public route", SMALL, "public"),
     Scenario("routes", "Portcullis, sessions in memory, 10,000 routes", SMALL, "routes"),
+    Scenario("sessions", "Portcullis, 1,000,000 sessions on disk, 10,000 in use", SMALL, "sessions"),
     Scenario("envoy", "Envoy, oauth2 filter", SMALL, "envoy"),
     Scenario("apache", "Apache, mod_auth_openidc", SMALL, "apache"),
     Scenario("oauth2-proxy", "oauth2-proxy", SMALL, "oauth2-proxy"),
@@ -105,6 +107,7 @@ PROMISES = (
     Promise("requests/s ÷ nginx without authentication", "rps", "memory", "nginx", at_least=0.58),
     Promise("p99 ÷ bare Pingora", "p99_us", "memory", "bare", at_most=1.15),
     Promise("CPU, 10,000 routes ÷ 1 route", "cpu_ms", "routes", "memory", at_most=1.03),
+    Promise("CPU, 1,000,000 sessions (10,000 in use) ÷ 1 session", "cpu_ms", "sessions", "disk", at_most=1.10),
     Promise("CPU over TLS ÷ bare Pingora with the same", "cpu_ms", "memory-tls", "bare-tls", at_most=1.10),
     Promise("CPU over HTTP/2 and TLS ÷ bare Pingora with the same", "cpu_ms", "memory-http2", "bare-http2", at_most=1.10),
 )

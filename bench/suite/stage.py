@@ -28,10 +28,10 @@ def build(*manifests):
 
 
 class Stage:
-    """A folder that goes away, and what stands around the contenders."""
+    """Folders that go away, a small one and one for data, and what stands around the contenders."""
 
-    def __init__(self, folder, processes, args):
-        self.folder, self.processes, self.args = folder, processes, args
+    def __init__(self, folder, data_folder, processes, args):
+        self.folder, self.data_folder, self.processes, self.args = folder, data_folder, processes, args
         self.certificate = Certificate(folder, HOST)
         self.provider = Provider()
         self.upstreams = {}
@@ -56,7 +56,7 @@ class Stage:
         with open(os.path.join(TEMPLATES, template), encoding="utf-8") as file:
             return self.write(name, string.Template(file.read()).substitute(values))
 
-    def make_folder(self, name):
-        path = os.path.join(self.folder, name)
+    def make_data_folder(self, name):
+        path = os.path.join(self.data_folder, name)
         os.mkdir(path)
         return path
