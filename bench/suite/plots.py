@@ -6,7 +6,7 @@ from .contenders import Portcullis
 from .figures import median
 from .scenarios import SMALL
 
-WIDTH, LABELS, VALUES, ROW, BAR, TOP, BOTTOM, MARGIN = 900, 345, 110, 34, 20, 116, 28, 28
+WIDTH, LABELS, VALUES, ROW, BAR, TOP, BOTTOM, MARGIN = 940, 385, 110, 34, 20, 116, 28, 28
 PLOT = WIDTH - LABELS - VALUES - 2 * MARGIN
 OURS, CHECKS_NOTHING, PEERS = "#3457d5", "#a3adbb", "#e08e45"
 INK, FAINT, GRID, PAPER = "#1c2430", "#667085", "#e6e9ef", "#ffffff"
