@@ -14,8 +14,9 @@ class Ratio:
     least: float
     greatest: float
 
-    def __str__(self):
-        return f"{self.median:.2f} ({self.least:.2f} to {self.greatest:.2f})"
+    def shown(self, digits=2):
+        median, least, greatest = (f"{value:.{digits}f}" for value in (self.median, self.least, self.greatest))
+        return f"{median} ({least} to {greatest})"
 
 
 def median(entry, figure):

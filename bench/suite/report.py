@@ -10,6 +10,8 @@ from .versions import NOT_INSTALLED
 HEAD = ("", "requests/s", "p50 ms", "p99 ms", "p99.9 ms", "CPU ms for 1,000", "CPU ÷ bare Pingora",
         "requests/s ÷ bare Pingora", "memory MiB")
 
+ELSEWHERE = "What a sign-in costs: `./dev bench sign-in`."
+
 
 def markdown(measured, facts):
     parts = [introduction(facts), targets(measured), *groups(measured), notes(measured), about(facts)]
@@ -31,8 +33,8 @@ def targets(measured):
     rows = []
     for promise, ratio in promises(measured):
         verdict = "not measured" if not ratio else "held" if promise.holds(ratio.median) else "**missed**"
-        rows.append((promise.title, promise.limit(), str(ratio or "–"), verdict))
-    return "## Targets\n\n" + table(("", "target", "measured", ""), rows)
+        rows.append((promise.title, promise.limit(), ratio.shown(3) if ratio else "–", verdict))
+    return f"## Targets\n\n{table(('', 'target', 'measured', ''), rows)}\n\n{ELSEWHERE}"
 
 
 def groups(measured):
@@ -46,7 +48,8 @@ def row(measured, entry):
     if entry.missing or not entry.rounds:
         return (entry.scenario.title, f"not installed ({entry.missing})" if entry.missing else "**failed**") + ("–",) * 7
     times = [f"{median(entry, name) / 1000:.2f}" for name in ("p50_us", "p99_us", "p999_us")]
-    ratios = [str(against_baseline(measured, entry, figure) or "–") for figure in ("cpu_ms", "rps")]
+    ratios = [ratio.shown() if ratio else "–" for ratio in
+              (against_baseline(measured, entry, figure) for figure in ("cpu_ms", "rps"))]
     return (entry.scenario.title, f"{median(entry, 'rps'):,.0f}", *times, cpu(entry), *ratios,
             f"{median(entry, 'peak_bytes') / 1024 / 1024:.0f}")
 
