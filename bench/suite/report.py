@@ -10,7 +10,8 @@ from .versions import NOT_INSTALLED
 HEAD = ("", "requests/s", "p50 ms", "p99 ms", "p99.9 ms", "CPU ms for 1,000", "CPU ÷ bare Pingora",
         "requests/s ÷ bare Pingora", "memory MiB")
 
-ELSEWHERE = "What a sign-in costs: `./dev bench sign-in`."
+ELSEWHERE = ("Measured on their own: what a sign-in costs (`./dev bench sign-in`); memory at start and for one more live session "
+             "(`./dev bench feel`).")
 
 
 def markdown(measured, facts):
