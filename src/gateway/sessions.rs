@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 
 use super::shared_keys::SharedKeys;
@@ -93,7 +94,7 @@ pub struct Sessions {
     keys: Arc<KeyRing>,
     clock: Clock,
     runtime: tokio::runtime::Handle,
-    ready: moka::sync::Cache<StoreKey, Arc<ReadySession>>,
+    ready: moka::sync::Cache<StoreKey, Arc<ReadySession>, RandomState>,
     /// Sessions that ended a moment ago: a load that overlapped the end must not bring one back.
     just_ended: moka::sync::Cache<StoreKey, ()>,
     tokens: Tokens,
@@ -123,7 +124,7 @@ impl Sessions {
         let ready = moka::sync::Cache::builder()
             .max_capacity(cache.bytes)
             .weigher(|_, session: &Arc<ReadySession>| session.weight())
-            .build();
+            .build_with_hasher(RandomState::default());
         let just_ended =
             moka::sync::Cache::builder().time_to_live(JUST_ENDED).max_capacity(1_000_000).build();
         let staleness = store.changes().map(|_others| cache.staleness);

@@ -114,7 +114,7 @@ impl HeaderTable {
     /// Asked for every header of every request: no allocation, no hash.
     #[must_use]
     pub fn is_stripped(&self, name: &str) -> bool {
-        let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        let is_plain = name.bytes().all(|byte| PLAIN_BYTES[usize::from(byte)]);
         let same_length = self.stripped.get(name.len()).map_or(&[][..], Vec::as_slice);
         !is_plain || same_length.iter().any(|known| known.as_str().eq_ignore_ascii_case(name))
     }
@@ -141,6 +141,17 @@ impl HeaderTable {
         self.rows.iter().map(|(name, _)| name)
     }
 }
+
+/// `[A-Za-z0-9-]`.
+const PLAIN_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte.is_ascii() {
+        table[byte as usize] = byte.is_ascii_alphanumeric() || byte == b'-';
+        byte += 1;
+    }
+    table
+};
 
 /// Every name that is stripped, at the place of its length.
 fn by_length(rows: &[(HeaderName, Source)]) -> Vec<Vec<HeaderName>> {

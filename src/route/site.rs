@@ -1,8 +1,8 @@
 //! What is configured for a host: its public URL and what follows from it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use http::header::HeaderValue;
 use url::{Position, Url};
 

@@ -1,8 +1,9 @@
 //! The routes, compiled: [`RouteTable`].
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+use foldhash::HashMap;
 
 use super::host::suffixes;
 use super::path::prefixes;

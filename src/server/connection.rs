@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
 use pingora::apps::HttpServerApp as _;
 use pingora::prelude::timeout;
@@ -102,7 +102,8 @@ enum Next {
     Head(Head),
     /// The client left, or was idle for too long, or the server closes.
     Close,
-    Refuse(HeadError),
+    /// With as much of the head as is known.
+    Refuse(HeadError, Bytes),
 }
 
 impl Door {
@@ -248,7 +249,7 @@ impl Door {
             let head = match self.next_head(&mut wire, impatience.as_mut()).await {
                 Next::Head(head) => head,
                 Next::Close => return,
-                Next::Refuse(error) => return self.refuse(*wire, error, &client, &life).await,
+                Next::Refuse(error, head) => return self.refuse(*wire, error, &head, &client, &life).await,
             };
             if head.asks_server {
                 return self.answer_asterisk(*wire, &head, &client, &life).await;
@@ -282,16 +283,16 @@ impl Door {
         let mut deadline = None;
         loop {
             match scanner.find_end(wire.ahead(), self.limits) {
-                Ok(Some(end)) => return parse(wire.ahead().get(..end).unwrap_or_default(), self.limits),
+                Ok(Some(end)) => return parse(take(wire.ahead(), end).freeze(), self.limits),
                 Ok(None) => {}
-                Err(error) => return Next::Refuse(error),
+                Err(error) => return Next::Refuse(error, std::mem::take(wire.ahead()).freeze()),
             }
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.head_timeout);
             let left = deadline.saturating_duration_since(Instant::now());
             match timeout(left, wire.read_ahead()).await {
                 Ok(Ok(read)) if read > 0 => {}
                 Ok(_) => return Next::Close,
-                Err(_) => return Next::Refuse(HeadError::TooSlow),
+                Err(_) => return Next::Refuse(HeadError::TooSlow, Bytes::new()),
             }
         }
     }
@@ -306,13 +307,13 @@ impl Door {
         is_last: bool,
     ) -> Option<Box<Wire>> {
         let _counted = life.begin();
-        let bytes = take_head(wire.ahead(), &head);
+        let frame = head.frame();
         wire.begin(head.framing, Upload::new(self.pace, head.expects_continue));
         let record = Record::new(&self.events, Arc::clone(client), Arc::clone(life), head.method);
         let id = record.id;
         let exchange = Exchange::new(head, record, Arc::clone(life)).ending_connection(is_last);
         let mut session = ServerSession::new_http1(Box::new(Transport::new(wire, Arc::clone(life))));
-        session.set_pipelined_prefix(bytes);
+        session.set_pipelined_prefix(frame);
         session.set_connection_user_context(Some(Box::new(exchange)));
         // Whatever Pingora gives back is dropped in here: the wire comes back by that.
         let answer = async { self.proxy.process_new_http(session, &self.shutdown).await.is_some() };
@@ -332,7 +333,14 @@ impl Door {
         None
     }
 
-    async fn refuse(&self, mut wire: Wire, error: HeadError, client: &Arc<Client>, life: &Arc<Life>) {
+    async fn refuse(
+        &self,
+        wire: Wire,
+        error: HeadError,
+        head: &[u8],
+        client: &Arc<Client>,
+        life: &Arc<Life>,
+    ) {
         let mut record = Record::new(&self.events, Arc::clone(client), Arc::clone(life), "");
         let answer = Answer::of(error);
         record.refusal = Some(answer.refusal);
@@ -340,7 +348,7 @@ impl Door {
         record.tell("", "");
         tracing::debug!(event = "request_head_refused", request_id = %record.id, reason = %error);
         let deletions = match error {
-            HeadError::TooLarge => deletions(wire.ahead()).iter().filter_map(set_cookie).collect(),
+            HeadError::TooLarge => deletions(head).iter().filter_map(set_cookie).collect(),
             HeadError::Malformed(_)
             | HeadError::Method
             | HeadError::TargetTooLong
@@ -456,25 +464,17 @@ impl Answer {
     }
 }
 
-fn parse(bytes: &[u8], limits: Limits) -> Next {
-    match head::parse(bytes, limits) {
+fn parse(bytes: Bytes, limits: Limits) -> Next {
+    match head::parse(&bytes, limits) {
         Ok(head) => Next::Head(head),
-        Err(error) => Next::Refuse(error),
+        Err(error) => Next::Refuse(error, bytes),
     }
 }
 
-/// The bytes of the head for Pingora; what follows stays.
-pub(super) fn take_head(ahead: &mut BytesMut, head: &Head) -> BytesMut {
+/// The bytes of a head; what follows stays.
+fn take(ahead: &mut BytesMut, end: usize) -> BytesMut {
     // Splitting at the very end would make the rest share, and keep, the head's memory.
-    let bytes = if ahead.len() == head.len {
-        std::mem::take(ahead)
-    } else {
-        ahead.split_to(head.len.min(ahead.len()))
-    };
-    match &head.origin_form {
-        Some(origin_form) => origin_form.rewrite(&bytes),
-        None => bytes,
-    }
+    if ahead.len() == end { std::mem::take(ahead) } else { ahead.split_to(end.min(ahead.len())) }
 }
 
 async fn write_and_close(mut wire: Wire, text: &[u8]) {

@@ -7,7 +7,8 @@
 use std::mem;
 
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, SET_COOKIE,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue,
+    SET_COOKIE, UPGRADE,
 };
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
@@ -32,6 +33,11 @@ const OWN_HEADERS: usize = 5;
 
 /// What a request to an upstream is made of.
 pub(super) struct Forwarded<'a> {
+    /// The client's fields, of which [`strip`] has left what applications may see.
+    pub(super) fields: &'a HeaderMap,
+    /// Those of them that go no further.
+    pub(super) one_hop: &'a [HeaderName],
+    pub(super) websocket: bool,
     pub(super) plan: &'a ForwardPlan,
     pub(super) id: RequestId,
     pub(super) target: &'a Target,
@@ -39,7 +45,6 @@ pub(super) struct Forwarded<'a> {
     pub(super) client: &'a Client,
     /// The upstream's own name.
     pub(super) upstream_host: &'a HeaderValue,
-    pub(super) headers: &'a HeaderTable,
 }
 
 /// The head of an answer that the gateway gives itself.
@@ -57,39 +62,49 @@ pub(super) fn answer(reply: &Reply) -> Result<Box<ResponseHeader>> {
     Ok(Box::new(head))
 }
 
-/// Takes a client's own spelling of its field names away: they go on in lower case, as those of HTTP/2
-/// clients do. Pingora keeps the spelling in a second map beside the fields, and pays for it at each
-/// step (docs/decisions/0007).
-pub(super) fn forget_spelling(request: &mut RequestHeader) {
-    with_parts(request, |_| ());
+/// The fields of a request, which has none then.
+pub(super) fn take_fields(request: &mut RequestHeader) -> HeaderMap {
+    replace_fields(request, HeaderMap::new())
 }
 
-/// Lets `change` have the fields themselves.
-fn with_parts<T>(request: &mut RequestHeader, change: impl FnOnce(&mut HeaderMap) -> T) -> T {
+/// Gives a request other fields. Pingora's map of how a client spelled their names goes with the old ones: they
+/// go on in lower case, as those of HTTP/2 clients do (docs/decisions/0007).
+fn replace_fields(request: &mut RequestHeader, fields: HeaderMap) -> HeaderMap {
     let (empty, ()) = http::Request::new(()).into_parts();
     let mut parts = Parts::from(mem::replace(request, empty.into()));
-    let changed = change(&mut parts.headers);
+    let replaced = mem::replace(&mut parts.headers, fields);
     *request = parts.into();
-    changed
+    replaced
 }
 
-/// Makes a client's request the one that the upstream gets. Pingora has removed hop-by-hop fields
-/// and what `Connection` names before; what is set here nobody can have removed (IH-4).
+/// Makes of Pingora's request, which has the frame of the client's, the one that the upstream gets. What is set
+/// here nobody can have removed (IH-4).
 ///
 /// # Errors
 /// When a value can't stand in a header, or Pingora can't hold the target.
 pub(super) fn to_upstream(request: &mut RequestHeader, forwarded: &Forwarded<'_>) -> Result<()> {
-    with_parts(request, |headers| change_headers(headers, forwarded))?;
+    replace_fields(request, fields_to_upstream(forwarded)?);
     set_target(request, forwarded.target)
 }
 
-fn change_headers(headers: &mut HeaderMap, forwarded: &Forwarded<'_>) -> Result<()> {
+fn fields_to_upstream(forwarded: &Forwarded<'_>) -> Result<HeaderMap> {
     let plan = forwarded.plan;
-    strip(headers, forwarded.headers, plan.route().forward_authorization);
+    let mut fields = forwarded.fields.clone();
+    let headers = &mut fields;
+    for name in forwarded.one_hop {
+        headers.remove(name);
+    }
+    if !plan.route().forward_authorization {
+        headers.remove(AUTHORIZATION);
+    }
     keep_foreign_cookies(headers);
     let identity = plan.session().map_or(&[][..], |session| &session.headers);
     // Growing step by step would sort everything in anew each time.
     headers.reserve(OWN_HEADERS + identity.len());
+    if forwarded.websocket {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    }
     set_host(headers, forwarded)?;
     set_forwarded(headers, forwarded)?;
     headers.insert(X_REQUEST_ID, value(forwarded.id.to_string())?);
@@ -99,16 +114,13 @@ fn change_headers(headers: &mut HeaderMap, forwarded: &Forwarded<'_>) -> Result<
     if let Some(token) = plan.access_token() {
         headers.insert(ACCESS_TOKEN_HEADER, token.clone());
     }
-    Ok(())
+    Ok(fields)
 }
 
-/// IH-1, IH-2, IH-9: on every path, for everybody, also where the gateway sets none itself.
-fn strip(headers: &mut HeaderMap, table: &HeaderTable, forward_authorization: bool) {
-    let is_stripped = |name: &HeaderName| {
-        table.is_stripped(name.as_str())
-            || is_proxy_header(name.as_str())
-            || (*name == AUTHORIZATION && !forward_authorization)
-    };
+/// Takes from a client's fields what no client may say: on every path, for everybody, also where the gateway
+/// sets none itself (IH-1, IH-2, IH-9).
+pub(super) fn strip(headers: &mut HeaderMap, table: &HeaderTable) {
+    let is_stripped = |name: &HeaderName| table.is_stripped(name.as_str()) || is_proxy_header(name.as_str());
     // Most requests have none of them, and then nothing is allocated.
     let stripped: Vec<_> = headers.keys().filter(|name| is_stripped(name)).cloned().collect();
     for name in stripped {

@@ -13,8 +13,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt as _;
-use http::header::{EXPECT, SET_COOKIE, UPGRADE, USER_AGENT};
-use http::{Method, StatusCode, Version};
+use http::header::{HeaderName, SET_COOKIE, USER_AGENT};
+use http::{HeaderMap, Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::prelude::timeout;
@@ -59,6 +59,8 @@ pub(super) struct Exchange {
     life: Arc<Life>,
     target: Target,
     host: Host,
+    fields: HeaderMap,
+    one_hop: Vec<HeaderName>,
     framing: Framing,
     websocket: bool,
     expects_continue: bool,
@@ -90,6 +92,8 @@ impl Exchange {
             life,
             target: head.target,
             host: head.host,
+            fields: head.fields,
+            one_hop: head.one_hop,
             framing: head.framing,
             websocket: head.websocket,
             expects_continue: head.expects_continue,
@@ -124,6 +128,7 @@ impl Exchange {
         exchange.lock().ok()?.take()
     }
 
+    /// The request as the gateway sees it. `head` is Pingora's, which has a method and hardly any field.
     fn request<'a>(&'a self, head: &'a RequestHeader) -> Request<'a> {
         let client = self.record.client();
         Request {
@@ -131,7 +136,7 @@ impl Exchange {
             method: &head.method,
             target: &self.target,
             host: &self.host,
-            headers: &head.headers,
+            headers: &self.fields,
             client: client.address,
             local_port: client.local_port,
         }
@@ -336,9 +341,8 @@ const fn client_refusal(kind: &ErrorType) -> Option<Refusal> {
     }
 }
 
-/// RFC 9110 10.1.1, 15.2: HTTP/1.0 knows no interim answers, neither to ask for nor to get.
+/// RFC 9110 15.2: HTTP/1.0 knows no interim answers.
 fn ignore_interim_answers(session: &mut Session) {
-    session.req_header_mut().remove_header(&EXPECT);
     if let ServerSession::H1(client) = session.as_downstream_mut() {
         client.set_ignore_info_resp(true);
     }
@@ -383,22 +387,16 @@ impl ProxyHttp for Edge {
         if exchange.is_last {
             session.set_keepalive(None);
         }
-        exchange.record.learn_client(&session.req_header().headers);
-        exchange.record.user_agent = session.req_header().headers.get(USER_AGENT).cloned();
-        if !exchange.websocket {
-            // PP-10: any other upgrade is not known here, and to the upstream there is none.
-            session.req_header_mut().remove_header(&UPGRADE);
-        }
+        exchange.record.learn_client(&exchange.fields);
+        exchange.record.user_agent = exchange.fields.get(USER_AGENT).cloned();
+        convert::strip(&mut exchange.fields, &self.gateway.settings().reading.headers);
         if session.req_header().version == Version::HTTP_10 {
             ignore_interim_answers(session);
         }
         // DO-7: a panic is this request's and nobody else's.
         let verdict = AssertUnwindSafe(self.verdict(session, exchange)).catch_unwind().await;
         let reply = match verdict {
-            Ok(Verdict::Forward) => {
-                convert::forget_spelling(session.req_header_mut());
-                return Ok(false);
-            }
+            Ok(Verdict::Forward) => return Ok(false),
             Ok(Verdict::Answer(reply)) => reply,
             Err(_) => self.after_panic(session.req_header(), exchange),
         };
@@ -476,13 +474,15 @@ impl ProxyHttp for Edge {
         let internal = || Error::new_in(ErrorType::InternalError);
         let destination = self.destination(exchange).ok_or_else(internal)?;
         let forwarded = Forwarded {
+            fields: &exchange.fields,
+            one_hop: &exchange.one_hop,
+            websocket: exchange.websocket,
             plan: exchange.record.plan.as_ref().ok_or_else(internal)?,
             id: exchange.record.id,
             target: &exchange.target,
             host: &exchange.host,
             client: exchange.record.client(),
             upstream_host: destination.host(),
-            headers: &self.gateway.settings().reading.headers,
         };
         convert::to_upstream(request, &forwarded)
     }

@@ -4,9 +4,9 @@
 use std::net::IpAddr;
 
 use bytes::BytesMut;
+use http::HeaderMap;
 
 use super::body::Framing;
-use super::connection::take_head;
 use super::head::{self, Limits, Scanner};
 use super::proxy_protocol::{self, Source};
 use crate::web::{Host, Target};
@@ -31,6 +31,8 @@ pub struct ReadHead {
     pub asks_server: bool,
     /// The head as the proxy engine gets it.
     pub forwarded: Vec<u8>,
+    /// The fields.
+    pub fields: HeaderMap,
     /// What was sent behind it.
     pub rest: Vec<u8>,
 }
@@ -47,13 +49,13 @@ pub fn read_head(bytes: &[u8], piece: usize) -> Option<ReadHead> {
             break end;
         }
     };
-    let head = head::parse(ahead.get(..end)?, LIMITS).ok()?;
-    let forwarded = take_head(&mut ahead, &head).to_vec();
+    let head = head::parse(&ahead.split_to(end).freeze(), LIMITS).ok()?;
     pieces.for_each(|piece| ahead.extend_from_slice(piece));
     let length = match head.framing {
         Framing::Length(length) => Some(length),
         Framing::Chunked(_) | Framing::Tunnel => None,
     };
+    let forwarded = head.frame().to_vec();
     Some(ReadHead {
         method: head.method,
         target: head.target,
@@ -62,6 +64,7 @@ pub fn read_head(bytes: &[u8], piece: usize) -> Option<ReadHead> {
         websocket: head.websocket,
         asks_server: head.asks_server,
         forwarded,
+        fields: head.fields,
         rest: ahead.to_vec(),
     })
 }

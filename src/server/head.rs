@@ -3,12 +3,17 @@
 //!
 //! Owns what a request head may look like (RFC 9112 2 to 5, RFC 9113 8, PP-2, PP-6 to PP-9): whatever two
 //! implementations could read in two ways is refused here. Does no I/O.
+//!
+//! A head is read once. Its fields go as they are to the gateway and to the upstream; Pingora gets a head of
+//! its own, written anew from what was understood ([`Head::frame`]): where it begins and ends, and nothing to
+//! understand otherwise.
 
 use std::borrow::Cow;
+use std::fmt;
 
-use bytes::{Buf as _, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use http::HeaderMap;
-use http::header::COOKIE;
+use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HeaderName, HeaderValue};
 use memchr::memchr;
 
 use super::body::Framing;
@@ -75,10 +80,7 @@ pub(super) enum HeadError {
 }
 
 /// A head that passed.
-#[derive(Clone, Debug)]
 pub(super) struct Head {
-    /// Where it ends in the bytes that were looked at.
-    pub(super) len: usize,
     /// The method.
     pub(super) method: &'static str,
     /// The canonical target.
@@ -93,27 +95,63 @@ pub(super) struct Head {
     pub(super) expects_continue: bool,
     /// `OPTIONS *`, which asks the gateway itself.
     pub(super) asks_server: bool,
-    /// The request line with the target in origin form, where the client sent the absolute form (PP-6).
-    pub(super) origin_form: Option<OriginForm>,
+    /// The fields; of an HTTP/2 stream none, which stay where they are.
+    pub(super) fields: HeaderMap,
+    /// Those of them that go no further (RFC 9110 7.6.1).
+    pub(super) one_hop: Vec<HeaderName>,
+    http_1_1: bool,
+    has_length: bool,
+    closes: bool,
+    keeps_alive: bool,
 }
 
-/// What stands in place of a request line in absolute form.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct OriginForm {
-    line: Vec<u8>,
-    replaces: usize,
-}
+impl Head {
+    /// The head as Pingora gets it: the request line with the target in origin form (PP-6), the host, and of
+    /// the fields what says where the message and the connection end. Everything else it would only carry.
+    pub(super) fn frame(&self) -> BytesMut {
+        let mut frame = BytesMut::with_capacity(FRAME_BYTES + self.target.as_str().len());
+        let version = if self.http_1_1 { " HTTP/1.1\r\nHost: " } else { " HTTP/1.0\r\nHost: " };
+        let line = [self.method, " ", self.target.as_str(), version, self.host.name()];
+        line.iter().for_each(|part| frame.extend_from_slice(part.as_bytes()));
+        if let Some(port) = self.host.port() {
+            frame.extend_from_slice(format!(":{port}").as_bytes());
+        }
+        frame.extend_from_slice(b"\r\n");
+        match self.framing {
+            Framing::Length(length) if self.has_length => {
+                let line = format!("Content-Length: {length}\r\n");
+                frame.extend_from_slice(line.as_bytes());
+            }
+            Framing::Chunked(_) => frame.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+            Framing::Length(_) | Framing::Tunnel => {}
+        }
+        frame.extend_from_slice(self.connection());
+        if self.expects_continue {
+            frame.extend_from_slice(b"Expect: 100-continue\r\n");
+        }
+        frame.extend_from_slice(b"\r\n");
+        frame
+    }
 
-impl OriginForm {
-    /// The head with the request line replaced.
-    pub(super) fn rewrite(&self, head: &[u8]) -> BytesMut {
-        let rest = head.get(self.replaces..).unwrap_or_default();
-        let mut rewritten = BytesMut::with_capacity(self.line.len() + rest.len());
-        rewritten.extend_from_slice(&self.line);
-        rewritten.extend_from_slice(rest);
-        rewritten
+    const fn connection(&self) -> &'static [u8] {
+        match (self.websocket, self.closes, self.keeps_alive) {
+            (true, ..) => b"Connection: Upgrade\r\nUpgrade: websocket\r\n",
+            (_, true, _) => b"Connection: close\r\n",
+            (_, _, true) => b"Connection: keep-alive\r\n",
+            _ => b"",
+        }
     }
 }
+
+/// No field: they hold cookies and tokens.
+impl fmt::Debug for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Head").field("method", &self.method).finish_non_exhaustive()
+    }
+}
+
+/// More than a frame has besides its target.
+const FRAME_BYTES: usize = 256;
 
 /// Finds the end of a head in bytes that come piece by piece.
 #[derive(Debug, Default)]
@@ -172,19 +210,23 @@ fn bounded(end: usize, limits: Limits) -> Result<usize, HeadError> {
 ///
 /// # Errors
 /// [`HeadError`].
-pub(super) fn parse(head: &[u8], limits: Limits) -> Result<Head, HeadError> {
+pub(super) fn parse(head: &Bytes, limits: Limits) -> Result<Head, HeadError> {
     let mut lines = Lines { rest: head };
     let request_line = lines.next().ok_or(HeadError::Malformed("no request line"))?;
     let request = RequestLine::parse(request_line, limits)?;
-    let mut fields = Fields::default();
+    let mut fields = Fields { map: HeaderMap::with_capacity(USUAL_FIELDS), ..Fields::default() };
     for line in lines {
         if line.is_empty() {
             break;
         }
-        fields.add(line, limits)?;
+        fields.add(head, line, limits)?;
     }
-    fields.into_head(&request, head.len())
+    fields.into_head(&request)
 }
+
+/// Room for what browsers send and for what the upstream is sent besides: making it later means sorting
+/// everything in anew.
+const USUAL_FIELDS: usize = 24;
 
 /// The head of an HTTP/2 stream, decoded.
 #[derive(Debug)]
@@ -205,6 +247,10 @@ pub(super) struct StreamHead<'a> {
 
 /// What a field takes in HTTP/1 besides its name and value: the same limits hold for both.
 const FIELD_BYTES: usize = ": \r\n".len();
+
+/// The most options that `Connection` may list: more are listed by nobody but who looks for a reader that
+/// gives up.
+const MAX_CONNECTION_OPTIONS: usize = 10;
 
 /// Fields that say of an HTTP/1 connection what HTTP/2 says in other ways (RFC 9113 8.2.2).
 const CONNECTION_FIELDS: [&str; 5] =
@@ -228,12 +274,12 @@ pub(super) fn parse_stream(head: &StreamHead<'_>, limits: Limits) -> Result<Head
         if !is_field_text(value) {
             return Err(HeadError::Malformed("a header field holds a control character"));
         }
-        fields.interpret(name.as_str().as_bytes(), value.trim_ascii())?;
+        fields.interpret(name, value.trim_ascii())?;
     }
     // The length of a body says where it ends; what comes is held against it by the `h2` crate.
     fields.chunked &= fields.content_length.is_none();
     fields.set_authority(head.authority)?;
-    fields.into_head(&head.request_line(limits)?, 0)
+    fields.into_head(&head.request_line(limits)?)
 }
 
 impl<'a> StreamHead<'a> {
@@ -254,7 +300,7 @@ impl<'a> StreamHead<'a> {
         if !self.target.starts_with('/') && self.target != "*" {
             return Err(HeadError::Malformed("the path does not start with a slash"));
         }
-        Ok(RequestLine { method: method?, target: self.target.as_bytes(), http_1_1: true, len: 0 })
+        Ok(RequestLine { method: method?, target: self.target.as_bytes(), http_1_1: true })
     }
 }
 
@@ -280,7 +326,6 @@ struct RequestLine<'a> {
     method: &'static str,
     target: &'a [u8],
     http_1_1: bool,
-    len: usize,
 }
 
 impl<'a> RequestLine<'a> {
@@ -298,9 +343,7 @@ impl<'a> RequestLine<'a> {
             _ => return Err(HeadError::Malformed("the protocol version is not HTTP/1.1 or HTTP/1.0")),
         };
         check_target(target, limits)?;
-        let method = method?;
-        // The CRLF behind the line belongs to it.
-        Ok(Self { method, target, http_1_1, len: line.len() + 2 })
+        Ok(Self { method: method?, target, http_1_1 })
     }
 
     /// The target in origin form, where it came in the absolute form (RFC 9112 3.2.2): its authority
@@ -316,12 +359,6 @@ impl<'a> RequestLine<'a> {
             return Err(HeadError::Malformed("the request target names another host than Host"));
         }
         Ok(Some(origin_form))
-    }
-
-    fn with_target(&self, target: &[u8]) -> OriginForm {
-        let version: &[u8] = if self.http_1_1 { b" HTTP/1.1\r\n" } else { b" HTTP/1.0\r\n" };
-        let line = [self.method.as_bytes(), b" ", target, version].concat();
-        OriginForm { line, replaces: self.len }
     }
 }
 
@@ -341,21 +378,26 @@ fn check_target(target: &[u8], limits: Limits) -> Result<(), HeadError> {
     if target.len() > limits.target_bytes { Err(HeadError::TargetTooLong) } else { Ok(()) }
 }
 
-/// What the header fields say of framing, host and connection.
+/// The header fields, and what they say of framing, host and connection.
 #[derive(Default)]
 struct Fields<'a> {
+    map: HeaderMap,
+    one_hop: Vec<HeaderName>,
     count: usize,
     host: Option<&'a [u8]>,
     content_length: Option<u64>,
     chunked: bool,
     upgrade: Option<&'a [u8]>,
+    connection_options: usize,
     connection_upgrade: bool,
+    closes: bool,
+    keeps_alive: bool,
     expects_continue: bool,
 }
 
 impl<'a> Fields<'a> {
     /// RFC 9112 5: `field-name ":" OWS field-value OWS`, no space before the colon, no folding.
-    fn add(&mut self, line: &'a [u8], limits: Limits) -> Result<(), HeadError> {
+    fn add(&mut self, head: &'a Bytes, line: &'a [u8], limits: Limits) -> Result<(), HeadError> {
         self.count += 1;
         if self.count > limits.fields {
             return Err(HeadError::TooLarge);
@@ -366,31 +408,69 @@ impl<'a> Fields<'a> {
         let Some(value) = rest.strip_prefix(b":").filter(|_| !name.is_empty()) else {
             return Err(HeadError::Malformed("a header field is not a name, a colon and a value"));
         };
-        if !is_field_text(value) {
+        let Ok(name) = HeaderName::from_bytes(name) else {
+            return Err(HeadError::Malformed("the name of a header field is too long"));
+        };
+        let value = trim_white_space(value);
+        // It looks through the value as `is_field_text` does.
+        let Ok(shared) = HeaderValue::from_maybe_shared(head.slice_ref(value)) else {
             return Err(HeadError::Malformed("a header field holds a control character"));
-        }
-        self.interpret(name, value.trim_ascii())
+        };
+        self.interpret(&name, value)?;
+        self.map.try_append(name, shared).map(drop).map_err(|_full| HeadError::TooLarge)
     }
 
-    fn interpret(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), HeadError> {
+    fn interpret(&mut self, field: &HeaderName, value: &'a [u8]) -> Result<(), HeadError> {
+        let name = field.as_str();
         // By length first: most fields are none of these.
         match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => self.set_host(value),
-            6 if name.eq_ignore_ascii_case(b"expect") => self.set_expectation(value),
-            7 if name.eq_ignore_ascii_case(b"upgrade") => {
+            4 if name == "host" => return self.set_host(value),
+            6 if name == "expect" => return self.set_expectation(value),
+            7 if name == "upgrade" => {
                 // Two of them name no one protocol.
                 self.upgrade = Some(if self.upgrade.is_some() { b"" } else { value });
-                Ok(())
             }
-            10 if name.eq_ignore_ascii_case(b"connection") => {
-                let mut options = value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
-                self.connection_upgrade |= options.any(|option| option.eq_ignore_ascii_case(b"upgrade"));
-                Ok(())
-            }
-            14 if name.eq_ignore_ascii_case(b"content-length") => self.set_content_length(value),
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.set_chunked(value),
-            _ => Ok(()),
+            10 if name == "connection" => self.add_connection_options(value)?,
+            14 if name == "content-length" => return self.set_content_length(value),
+            17 if name == "transfer-encoding" => self.set_chunked(value)?,
+            2 | 7 | 10 | 14 | 16 | 18 | 19 if ONE_HOP.contains(&name) => {}
+            _ => return Ok(()),
         }
+        self.one_hop.push(field.clone());
+        Ok(())
+    }
+
+    /// RFC 9110 7.6.1: what is listed here ends here. A list that names what the gateway answers for, or that
+    /// is none, is a try to have it taken away (IH-4).
+    fn add_connection_options(&mut self, value: &[u8]) -> Result<(), HeadError> {
+        let options = value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+        for option in options.filter(|option| !option.is_empty()) {
+            self.connection_options += 1;
+            if self.connection_options >= MAX_CONNECTION_OPTIONS {
+                return Err(HeadError::Malformed("Connection lists too many options"));
+            }
+            match option.len() {
+                5 if option.eq_ignore_ascii_case(b"close") => self.closes = true,
+                7 if option.eq_ignore_ascii_case(b"upgrade") => self.connection_upgrade = true,
+                10 if option.eq_ignore_ascii_case(b"keep-alive") => self.keeps_alive = true,
+                _ => self.end_here(option)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn end_here(&mut self, option: &[u8]) -> Result<(), HeadError> {
+        let Some(name) = HeaderName::from_bytes(option).ok().filter(|_| is_token(option)) else {
+            return Err(HeadError::Malformed("Connection lists what is no option"));
+        };
+        if PROTECTED.contains(&name.as_str()) {
+            return Err(HeadError::Malformed("Connection lists a field that must not be taken away"));
+        }
+        // Whoever takes the length of a body away changes where it ends.
+        if name != CONTENT_LENGTH {
+            self.one_hop.push(name);
+        }
+        Ok(())
     }
 
     /// PP-7: exactly one.
@@ -443,7 +523,11 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    fn into_head(self, request: &RequestLine<'_>, len: usize) -> Result<Head, HeadError> {
+    fn into_head(mut self, request: &RequestLine<'_>) -> Result<Head, HeadError> {
+        if self.expects_continue && !request.http_1_1 {
+            // RFC 9110 10.1.1: HTTP/1.0 knows no interim answers.
+            self.one_hop.push(EXPECT);
+        }
         let websocket = self.is_websocket(request);
         let framing = self.framing(request.http_1_1)?;
         if websocket && !framing.is_done() {
@@ -456,7 +540,6 @@ impl<'a> Fields<'a> {
             if asks_server { Some(Cow::Borrowed(b"/".as_slice())) } else { request.origin_form(&host)? };
         let target = Target::parse_with_slashes(origin.as_deref().unwrap_or(request.target));
         Ok(Head {
-            len,
             method: request.method,
             target: target.map_err(|TargetError(reason)| HeadError::Malformed(reason))?,
             host,
@@ -464,7 +547,12 @@ impl<'a> Fields<'a> {
             websocket,
             expects_continue: self.expects_continue && request.http_1_1,
             asks_server,
-            origin_form: origin.map(|target| request.with_target(&target)),
+            fields: self.map,
+            one_hop: self.one_hop,
+            http_1_1: request.http_1_1,
+            has_length: self.content_length.is_some(),
+            closes: self.closes,
+            keeps_alive: self.keeps_alive,
         })
     }
 
@@ -484,6 +572,28 @@ impl<'a> Fields<'a> {
             (length, false) => Ok(Framing::length(length.unwrap_or(0))),
         }
     }
+}
+
+/// Fields for one connection besides those that are read above (RFC 9110 7.6.1, 11.7, RFC 7540 3.2.1).
+const ONE_HOP: [&str; 7] = [
+    "te",
+    "trailer",
+    "keep-alive",
+    "http2-settings",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+];
+
+/// Fields that no `Connection` may name: the host, and what the gateway sets whoever is asking.
+const PROTECTED: [&str; 4] = ["host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+
+/// RFC 9110 5.6.3: spaces and tabs are white space around a value, and nothing else is.
+fn trim_white_space(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
 }
 
 /// RFC 9110 5.6.2.
@@ -517,7 +627,7 @@ mod tests {
     fn read(head: &[u8]) -> Result<Head, HeadError> {
         let mut bytes = BytesMut::from(head);
         let end = Scanner::default().find_end(&mut bytes, LIMITS)?.expect("the head is whole");
-        parse(&bytes[..end], LIMITS)
+        parse(&bytes.split_to(end).freeze(), LIMITS)
     }
 
     fn get(fields: &str) -> Result<Head, HeadError> {
@@ -542,7 +652,8 @@ mod tests {
         assert_eq!((head.host.name(), head.host.port()), ("app.test", Some(8443)));
         assert_eq!(head.framing, Framing::length(12));
         assert!(head.expects_continue && !head.websocket && !head.asks_server);
-        assert_eq!(head.origin_form, None);
+        assert_eq!(head.fields["x-latin"].as_bytes(), b"caf\xe9");
+        assert_eq!((head.fields.len(), head.fields["x-empty"].len()), (5, 0));
     }
 
     #[test]
@@ -637,9 +748,8 @@ mod tests {
             let read = read(head.as_bytes());
             assert_eq!(read.as_ref().ok().map(|head| head.target.as_str()), expected, "{name}");
             if let (Ok(read), Some(expected)) = (read, expected) {
-                let rewritten = read.origin_form.unwrap().rewrite(head.as_bytes());
-                let wanted = format!("GET {expected} HTTP/1.1\r\nHost: app.test\r\nX: y\r\n\r\n");
-                assert_eq!(rewritten, wanted.as_bytes(), "{name}");
+                let wanted = format!("GET {expected} HTTP/1.1\r\nHost: app.test\r\n\r\n");
+                assert_eq!(read.frame(), wanted.as_bytes(), "{name}");
             }
         }
     }
@@ -665,6 +775,9 @@ mod tests {
             ("bare CR in a value", "X-A: 1\rX-B: 2\r\n"),
             ("control character in a value", "X-A: \u{1}\r\n"),
             ("NUL in a value", "X-A: a\0b\r\n"),
+            ("form feed in front of a value", "X-A: \u{c}1\r\n"),
+            ("form feed behind a value", "X-A: 1\u{c}\r\n"),
+            ("bare CR behind a value", "X-A: 1\r\r\n"),
             ("DEL in a value", "X-A: \u{7f}\r\n"),
             ("UTF-8 in a name", "X-\u{e4}: 1\r\n"),
         ];

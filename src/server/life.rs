@@ -46,6 +46,8 @@ pub(super) struct Life {
     last_traffic: AtomicU64,
     tunnel: AtomicBool,
     answered: AtomicBool,
+    /// Whether the request in progress has a limit on its silence.
+    limited: AtomicBool,
     request: Mutex<InProgress>,
     cut: OnceLock<Cut>,
     returned: Mutex<Option<Box<Wire>>>,
@@ -74,6 +76,7 @@ impl Life {
             last_traffic: AtomicU64::new(0),
             tunnel: AtomicBool::new(false),
             answered: AtomicBool::new(false),
+            limited: AtomicBool::new(false),
             request: Mutex::default(),
             cut: OnceLock::new(),
             returned: Mutex::default(),
@@ -85,6 +88,7 @@ impl Life {
     pub(super) fn begin(self: &Arc<Self>) -> Counted {
         *lock(&self.request) = InProgress::default();
         self.answered.store(false, Ordering::Relaxed);
+        self.limited.store(false, Ordering::Relaxed);
         self.drain.enter();
         Counted(Arc::clone(self))
     }
@@ -98,11 +102,14 @@ impl Life {
     pub(super) fn limit_silence(&self, silence: Silence) {
         self.note_traffic();
         lock(&self.request).silence = Some(silence);
+        self.limited.store(true, Ordering::Relaxed);
     }
 
     /// The upstream's answer begins.
     pub(super) fn note_answer(&self) {
-        self.note_traffic();
+        if self.limited.load(Ordering::Relaxed) {
+            self.note_traffic();
+        }
         self.answered.store(true, Ordering::Relaxed);
     }
 
@@ -158,7 +165,7 @@ impl Life {
     }
 
     async fn session_end(&self) {
-        let serving = poll_fn(|_| ready_when_set(lock(&self.request).serving.clone())).await;
+        let serving = poll_fn(|_| ready_when_set(lock(&self.request).serving.take())).await;
         tokio::select! {
             () = serving.ended() => {}
             () = self.time_is_over(&serving) => {}
@@ -173,7 +180,8 @@ impl Life {
     }
 
     async fn silence(&self) -> Cut {
-        let Silence { before, after } = poll_fn(|_| ready_when_set(lock(&self.request).silence)).await;
+        let limit = || if self.limited.load(Ordering::Relaxed) { lock(&self.request).silence } else { None };
+        let Silence { before, after } = poll_fn(|_| ready_when_set(limit())).await;
         let answered = poll_fn(|_| ready_when_set(self.answered.load(Ordering::Relaxed).then_some(())));
         if tokio::time::timeout(before, answered).await.is_err() {
             return Cut::NoAnswer;

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use http::header::{HeaderValue, InvalidHeaderValue};
 use pingora::protocols::tls::CaType;
 use pingora::protocols::{ALPN, TcpKeepalive};
-use pingora::upstreams::peer::HttpPeer;
+use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::utils::tls::{WrappedX509, parse_x509};
 use rustls::RootCertStore;
 use tokio::sync::Notify;
@@ -226,6 +226,8 @@ impl Destination {
         peer.options.read_timeout = Some(settings.read_timeout);
         peer.options.write_timeout = Some(settings.read_timeout);
         peer.options.tcp_keepalive = Some(KEEPALIVE);
+        // What goes no further than here is taken away before Pingora sees it ([`super::head`]).
+        peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
         Arc::new(Address { peer, socket: address, failed_at: AtomicU64::new(0) })
     }
 }

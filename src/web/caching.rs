@@ -31,7 +31,10 @@ pub struct Change {
 #[must_use]
 pub fn keep_from_shared_caches(headers: &HeaderMap) -> Change {
     let removed = headers.keys().filter(|name| is_for_caches(name.as_str())).cloned().collect();
-    Change { cache_control: made_private(headers), removed }
+    // What most answers of applications have.
+    let cache_control =
+        if headers.contains_key(CACHE_CONTROL) { made_private(headers) } else { Some(PRIVATE) };
+    Change { cache_control, removed }
 }
 
 fn is_for_caches(name: &str) -> bool {

@@ -82,8 +82,11 @@ const FAMILIES: &[&str] = &[
 /// sign for `-`, which CGI-like applications don't tell apart (IH-2).
 #[must_use]
 pub fn is_proxy_header(name: &str) -> bool {
-    // This runs for every header of every request, and most of them are ruled out by their first byte.
-    let may_be_listed = name.bytes().next().is_some_and(|byte| FIRST_BYTES[usize::from(byte)]);
+    // This runs for every header of every request, and most of them are ruled out by their first two bytes.
+    let may_be_listed = match *name.as_bytes() {
+        [first, second, ..] => SECOND_BYTES[usize::from(first)] & class(second) != 0,
+        _ => false,
+    };
     may_be_listed && is_listed(&plain(name))
 }
 
@@ -108,19 +111,29 @@ pub fn network(client: IpAddr) -> IpAddr {
     }
 }
 
-/// Which bytes a listed name starts with, in either case.
-const FIRST_BYTES: [bool; 256] =
-    note_first_bytes(FAMILIES, note_first_bytes(FORWARDED_HEADERS, [false; 256]));
+/// For the first byte of a listed name, in either case, the classes of the second ones.
+const SECOND_BYTES: [u32; 256] = note_second_bytes(FAMILIES, note_second_bytes(FORWARDED_HEADERS, [0; 256]));
 
-const fn note_first_bytes(names: &[&str], mut noted: [bool; 256]) -> [bool; 256] {
+const fn note_second_bytes(names: &[&str], mut noted: [u32; 256]) -> [u32; 256] {
     let mut at = 0;
     while at < names.len() {
-        let first = names[at].as_bytes()[0];
-        noted[first as usize] = true;
-        noted[first.to_ascii_uppercase() as usize] = true;
+        let name = names[at].as_bytes();
+        let (first, second) = (name[0], class(name[1]));
+        noted[first as usize] |= second;
+        noted[first.to_ascii_uppercase() as usize] |= second;
         at += 1;
     }
     noted
+}
+
+/// A bit for a letter in either case, one for all digits, one for all signs.
+const fn class(byte: u8) -> u32 {
+    match byte {
+        b'a'..=b'z' => 1 << (byte - b'a'),
+        b'A'..=b'Z' => 1 << (byte - b'A'),
+        b'0'..=b'9' => 1 << 26,
+        _ => 1 << 27,
+    }
 }
 
 /// A name in lower case with `-` for everything but letters and digits.

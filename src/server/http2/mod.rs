@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures::future::poll_fn;
 use h2::Reason;
 use h2::server::Connection as H2;
-use http::header::{ALLOW, CONTENT_TYPE, COOKIE, HOST, SET_COOKIE};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, SET_COOKIE};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, StatusCode};
 use pingora::Result;
@@ -256,13 +256,13 @@ fn stream_head(request: &RequestHeader, has_body: bool) -> StreamHead<'_> {
 async fn exchange(
     door: &Arc<Door>,
     mut session: HttpSession,
-    head: Head,
+    mut head: Head,
     client: Arc<Client>,
     life: Arc<Life>,
 ) {
     let record = Record::new(&door.events, client, Arc::clone(&life), head.method);
     let request = session.req_header_mut();
-    if as_http_1(request, &head).is_err() {
+    if as_http_1(request, &mut head).is_err() {
         return;
     }
     Exchange::new(head, record, Arc::clone(&life)).ride(request);
@@ -271,11 +271,17 @@ async fn exchange(
     let _ = life.live(work).await;
 }
 
-/// The shape that a request has with HTTP/1: the host is a field, the target a path.
-fn as_http_1(request: &mut RequestHeader, head: &Head) -> Result<()> {
+/// The shape that a request has with HTTP/1: the host is a field, the target a path, and Pingora sees no other
+/// field.
+fn as_http_1(request: &mut RequestHeader, head: &mut Head) -> Result<()> {
     let target = request.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     request.set_uri(target.into());
-    request.insert_header(HOST, head.host.to_string())
+    head.fields = convert::take_fields(request);
+    request.insert_header(HOST, head.host.to_string())?;
+    if let Some(length) = head.fields.get(CONTENT_LENGTH) {
+        request.insert_header(CONTENT_LENGTH, length.clone())?;
+    }
+    Ok(())
 }
 
 /// `OPTIONS *` asks the server itself, and never an upstream (PP-2).

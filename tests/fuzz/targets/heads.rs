@@ -34,8 +34,22 @@ fn check_head(input: &[u8], head: &ReadHead) {
         assert_eq!(target.as_ref(), Ok(&head.target), "another target is forwarded");
     }
     check_framing(head, other.headers, other.version);
+    check_fields(input, head);
     let again = read_head(&head.forwarded, usize::MAX).expect("what is forwarded would be let in");
     assert_eq!((again.length, &again.target, &again.host), (head.length, &head.target, &head.host));
+}
+
+/// What the gateway and the upstream are told is what was sent.
+fn check_fields(input: &[u8], head: &ReadHead) {
+    let mut fields = [httparse::EMPTY_HEADER; 64];
+    let mut sent = httparse::Request::new(&mut fields);
+    sent.parse(&input[..input.len() - head.rest.len()]).expect("a second parser reads what was sent");
+    assert_eq!(sent.headers.len(), head.fields.len(), "a field is lost");
+    for name in head.fields.keys() {
+        let of_name = sent.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name.as_str()));
+        let values = head.fields.get_all(name).iter().map(|value| value.as_bytes());
+        assert!(of_name.map(|field| field.value).eq(values), "{name} has other values");
+    }
 }
 
 /// PP-9: one reading of where the body ends, whoever reads.
