@@ -4,6 +4,7 @@
 pub mod challenge;
 pub mod diagnosis;
 pub mod forward;
+mod last_cookie;
 pub mod limits;
 pub mod logout;
 mod loops;
@@ -30,7 +31,7 @@ use crate::route::{
 use crate::session::refresh::{Due, Schedule, is_access_token_over};
 use crate::session::seal::{SealError, cookie_key, open_cookie, seal_cookie};
 use crate::session::{KeyRing, Purpose, Session, SessionId};
-use crate::store::SessionStore;
+use crate::store::{SessionStore, StoreKey};
 use crate::telemetry::Events;
 use crate::web::cookie::{self, Found as CookieFound};
 use crate::web::{Reply, Request, Source};
@@ -38,6 +39,7 @@ use crate::web::{Reply, Request, Source};
 pub(crate) use challenge::Need;
 pub use challenge::Wish;
 pub use forward::ForwardPlan;
+pub use last_cookie::LastCookie;
 pub use paths::Paths;
 use refresh::{Outcome, Refresh, lease_of};
 use refusal::Action;
@@ -130,8 +132,9 @@ impl Authenticated {
 
 /// A session cookie that opened.
 struct Shown {
-    id: SessionId,
-    by_old_key: bool,
+    session: StoreKey,
+    /// Its id, where an older key sealed it.
+    by_old_key: Option<SessionId>,
 }
 
 impl Gateway {
@@ -153,11 +156,11 @@ impl Gateway {
         &self.shared
     }
 
-    /// The verdict: where the request goes and what the upstream gets, or why not.
+    /// The verdict: where the request goes and what the upstream gets, or why not. `last` is its connection's.
     ///
     /// # Errors
     /// [`Refusal`]; [`Gateway::refuse`] makes the answer of it.
-    pub async fn decide(&self, request: &Request<'_>) -> Result<ForwardPlan, Refusal> {
+    pub async fn decide(&self, request: &Request<'_>, last: &LastCookie) -> Result<ForwardPlan, Refusal> {
         let (route, site) = self.find_route(request)?;
         check_source(route, site.as_deref(), request)?;
         // Boxed, as all that few requests need.
@@ -165,7 +168,7 @@ impl Gateway {
             Box::pin(self.count_request(route, rate, None, request)).await?;
         }
         let now = self.shared.clock.now();
-        let authenticated = self.authenticate(route, site.as_deref(), request, now).await?;
+        let authenticated = self.authenticate(route, site.as_deref(), request, last, now).await?;
         let Authenticated { subject, session, cookie } = authenticated;
         if let Some(RouteRate { rate, by: CountedBy::User }) = route.rate_limit {
             Box::pin(self.count_request(route, rate, subject.identity(), request)).await?;
@@ -245,6 +248,7 @@ impl Gateway {
         route: &Route,
         site: Option<&Site>,
         request: &Request<'_>,
+        last: &LastCookie,
         now: UnixTime,
     ) -> Result<Authenticated, Refusal> {
         let Some(site) = site else { return Ok(Authenticated::nobody(Why::NotAsked)) };
@@ -252,11 +256,11 @@ impl Gateway {
             return Ok(Authenticated::nobody(Why::NotAsked));
         }
         self.learn_key(request, site.cookies.session()).await?;
-        let shown = match self.shown(site, request) {
+        let shown = match self.shown(site, request, last) {
             Ok(shown) => shown,
             Err(why) => return Ok(Authenticated::nobody(self.certain(why)?)),
         };
-        let found = match self.live(site, &shown.id, now).await? {
+        let found = match self.live(site, shown.session, now).await? {
             Ok(session) if !session.fits(&route.session, now) => Err(Why::PastRoute),
             Ok(session) => self.keep_fresh(session, site, request, now).await?,
             Err(why) => Err(why),
@@ -273,12 +277,10 @@ impl Gateway {
     /// SC-5: what an older key sealed is sealed anew as it passes, the cookie now and the record behind the
     /// request, so that the key may go.
     fn reseal(&self, site: &Site, shown: &Shown, session: &Arc<ReadySession>) -> Option<HeaderValue> {
-        if !shown.by_old_key {
-            return None;
-        }
+        let id = shown.by_old_key.as_ref()?;
         self.shared.sessions.reseal(session, &self.settings.reading.limits);
         // Without entropy the old one does.
-        self.session_cookie(site, &shown.id).ok()
+        self.session_cookie(site, id).ok()
     }
 
     /// The `Set-Cookie` of a session.
@@ -304,7 +306,7 @@ impl Gateway {
     ) -> Result<Result<Arc<ReadySession>, Why>, Refusal> {
         self.learn_key(request, site.cookies.session()).await?;
         match self.session_id(site, request) {
-            Ok(id) => self.live(site, &id, self.shared.clock.now()).await,
+            Ok(id) => self.live(site, StoreKey(id.store_key()), self.shared.clock.now()).await,
             Err(why) => Ok(Err(self.certain(why)?)),
         }
     }
@@ -331,14 +333,14 @@ impl Gateway {
         Ok(sessions.learn_key(cookie_key(value)).await?)
     }
 
-    /// The live session of an id on a site, or why there is none.
+    /// The live session under a key on a site, or why there is none.
     async fn live(
         &self,
         site: &Site,
-        id: &SessionId,
+        key: StoreKey,
         now: UnixTime,
     ) -> Result<Result<Arc<ReadySession>, Why>, Refusal> {
-        Ok(match self.shared.sessions.find(id, &self.settings.reading, now).await? {
+        Ok(match self.shared.sessions.find(key, &self.settings.reading, now).await? {
             // SC-3: the seal binds the host already; the record says it once more.
             Found::Live(session) if *session.host == *site.name && site.takes(&session.provider) => {
                 Ok(session)
@@ -400,20 +402,31 @@ impl Gateway {
     /// # Errors
     /// [`Why`] nobody is known.
     pub fn session_id(&self, site: &Site, request: &Request<'_>) -> Result<SessionId, Why> {
-        self.shown(site, request).map(|shown| shown.id)
+        self.open(site, shown_cookie(site, request)?).map(|(id, _by_old_key)| id)
     }
 
-    fn shown(&self, site: &Site, request: &Request<'_>) -> Result<Shown, Why> {
+    fn shown(&self, site: &Site, request: &Request<'_>, last: &LastCookie) -> Result<Shown, Why> {
+        let value = shown_cookie(site, request)?;
+        // Before it is opened: keys that come meanwhile make what is kept worthless.
+        let keys = self.shared.keys.exchanges();
+        if let Some(session) = last.recall(keys, site, value) {
+            return Ok(Shown { session, by_old_key: None });
+        }
+        let (id, by_old_key) = self.open(site, value)?;
+        let session = StoreKey(id.store_key());
+        if !by_old_key {
+            last.keep(keys, site, value, session);
+        }
+        Ok(Shown { session, by_old_key: by_old_key.then_some(id) })
+    }
+
+    /// The session id in a cookie's value, and whether an older key sealed it.
+    fn open(&self, site: &Site, value: &[u8]) -> Result<(SessionId, bool), Why> {
         let name = site.cookies.session();
-        let value = match cookie::find(request.headers, name) {
-            CookieFound::Absent => return Err(Why::NoCredential),
-            CookieFound::Several => return Err(Why::BadCredential),
-            CookieFound::One(value) => value,
-        };
         let opened = open_cookie(&self.shared.keys, Purpose::SessionCookie, name, &site.name, value)
             .map_err(|_closed| Why::BadCredential)?;
         let id = opened.plain.as_slice().try_into().map_err(|_not_ours| Why::BadCredential)?;
-        Ok(Shown { id: SessionId::new(id), by_old_key: opened.by_old_key })
+        Ok((SessionId::new(id), opened.by_old_key))
     }
 
     async fn add_access_token(&self, plan: ForwardPlan) -> Result<ForwardPlan, Refusal> {
@@ -506,6 +519,15 @@ fn check_source(route: &Route, site: Option<&Site>, request: &Request<'_>) -> Re
     Ok(())
 }
 
+/// The one session cookie of a request (SC-8).
+fn shown_cookie<'a>(site: &Site, request: &Request<'a>) -> Result<&'a [u8], Why> {
+    match cookie::find(request.headers, site.cookies.session()) {
+        CookieFound::Absent => Err(Why::NoCredential),
+        CookieFound::Several => Err(Why::BadCredential),
+        CookieFound::One(value) => Ok(value),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
@@ -516,14 +538,60 @@ mod tests {
     use crate::clock::bucket::Rate;
     use crate::oidc::Issuer;
     use crate::oidc::logout_token::{LogoutToken, Whose};
+    use crate::session::Key;
     use crate::store::{
         Change, Cursor, Index, Lease, Page, Record, Replaced, StoreError, StoreKey, Stored, Take, Taken,
     };
     use crate::web::Target;
 
     async fn verdict(rig: &Rig, request: &Owned) -> Result<bool, Refusal> {
-        let plan = rig.gateway.decide(&request.request()).await;
+        let plan = rig.gateway.decide(&request.request(), &LastCookie::default()).await;
         plan.map(|plan| plan.session().is_some())
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_remembers_a_cookie_judges_as_one_that_does_not() {
+        let rig = Rig::new();
+        let (user, admin) = (rig.sign_in(&["users"]).await, rig.sign_in(&["admins"]).await);
+        let cut = user.get(..user.len() - 1).unwrap().to_owned();
+        let last = LastCookie::default();
+        let asked = [
+            ("app.test", "/x", &user),
+            ("app.test", "/x", &user),
+            ("app.test", "/admin/x", &user),
+            ("app.test", "/admin/x", &admin),
+            ("app.test", "/x", &cut),
+            ("other.test", "/x", &admin),
+            ("app.test", "/x", &admin),
+            ("app.test", "/public", &admin),
+            ("app.test", "/x", &user),
+        ];
+        for (host, path, cookie) in asked {
+            let request = Owned::get(host, path).with_cookie(cookie);
+            let known = |plan: ForwardPlan| plan.session().map(|session| session.key);
+            let remembered = rig.gateway.decide(&request.request(), &last).await.map(known);
+            let alone = rig.gateway.decide(&request.request(), &LastCookie::default()).await.map(known);
+            assert_eq!(remembered, alone, "{host}{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_remembered_cookie_is_worth_nothing_once_its_session_or_its_key_is_gone() {
+        let rig = Rig::new();
+        let (one, two) = (rig.sign_in(&["users"]).await, rig.sign_in(&["users"]).await);
+        let last = LastCookie::default();
+        let ask = async |cookie: &str| {
+            let request = Owned::get("app.test", "/x").with_cookie(cookie);
+            rig.gateway.decide(&request.request(), &last).await.map(|plan| plan.session().unwrap().key)
+        };
+        let key = ask(&one).await.unwrap();
+        assert_eq!(ask(&one).await, Ok(key));
+        rig.gateway.shared().sessions.end(key).await.unwrap();
+        assert_eq!(ask(&one).await.unwrap_err(), Refusal::SignInRequired(Why::NoSession));
+
+        ask(&two).await.unwrap();
+        rig.gateway.shared().keys.replace(&[Key::from_bytes(*b"zyxwvutsrqponmlkjihgfedcba543210")]).unwrap();
+        assert_eq!(ask(&two).await.unwrap_err(), Refusal::SignInRequired(Why::BadCredential));
     }
 
     #[tokio::test]
@@ -745,7 +813,7 @@ mod tests {
         let cases = [("/token", Some("access-token")), ("/x", None), ("/public", None)];
         for (path, wanted) in cases {
             let request = Owned::get("app.test", path).with_cookie(&cookie);
-            let plan = rig.gateway.decide(&request.request()).await.unwrap();
+            let plan = rig.gateway.decide(&request.request(), &LastCookie::default()).await.unwrap();
             let token = plan.access_token().map(|token| token.to_str().unwrap());
             assert_eq!(token, wanted, "{path}");
             assert!(plan.access_token().is_none_or(HeaderValue::is_sensitive));
@@ -778,7 +846,7 @@ mod tests {
         let rig = Rig::new();
         let cookie = rig.sign_in(&[]).await;
         let request = Owned::get("app.test", "/x").with_cookie(&cookie);
-        let plan = rig.gateway.decide(&request.request()).await.unwrap();
+        let plan = rig.gateway.decide(&request.request(), &LastCookie::default()).await.unwrap();
         let session = Arc::clone(plan.session().unwrap());
         rig.clock.advance(IDLE / 2);
         assert_eq!(verdict(&rig, &request).await, Ok(true));
@@ -794,7 +862,7 @@ mod tests {
         let rig = Rig::new();
         let cookie = rig.sign_in(&[]).await;
         let request = Owned::get("app.test", "/x").with_cookie(&cookie);
-        let plan = rig.gateway.decide(&request.request()).await.unwrap();
+        let plan = rig.gateway.decide(&request.request(), &LastCookie::default()).await.unwrap();
         let session = plan.session().unwrap();
         assert!(!session.ended.is_cancelled());
         rig.gateway.shared.sessions.end(session.key).await.unwrap();
@@ -840,7 +908,8 @@ mod tests {
         let request = Owned::get("app.test", "/watched").with_cookie(&cookie);
         let request =
             navigation.into_iter().fold(request, |request, (name, value)| request.with(name, value));
-        let refusal = rig.gateway.decide(&request.request()).await.map(|_| ()).unwrap_err();
+        let refusal =
+            rig.gateway.decide(&request.request(), &LastCookie::default()).await.map(|_| ()).unwrap_err();
         let mut cookies = SetCookies::default();
         let (reply, refusal) = rig.gateway.refuse(&request.request(), refusal, &mut cookies).await;
         assert_eq!((reply.status.as_u16(), refusal.code()), (302, "sign_in_required"));
@@ -944,7 +1013,8 @@ mod tests {
         let cookie = rig.sign_in(&[]).await;
         for path in ["/x", "/optional", "/admin", "/token"] {
             let request = Owned::get("app.test", path).with_cookie(&cookie).with("accept", "text/html");
-            let refusal = rig.gateway.decide(&request.request()).await.map(|_| ()).unwrap_err();
+            let refusal =
+                rig.gateway.decide(&request.request(), &LastCookie::default()).await.map(|_| ()).unwrap_err();
             assert_eq!(refusal, Refusal::StoreUnavailable, "{path}");
             let mut cookies = SetCookies::default();
             let (reply, _) = rig.gateway.refuse(&request.request(), refusal, &mut cookies).await;
@@ -1003,7 +1073,8 @@ mod tests {
                     .headers
                     .append(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
             }
-            let refusal = rig.gateway.decide(&request.request()).await.map(|_| ()).unwrap_err();
+            let refusal =
+                rig.gateway.decide(&request.request(), &LastCookie::default()).await.map(|_| ()).unwrap_err();
             let mut cookies = SetCookies::default();
             let (reply, _) = rig.gateway.refuse(&request.request(), refusal, &mut cookies).await;
             assert_eq!(reply.status, 401, "{name}");

@@ -182,17 +182,16 @@ impl Sessions {
         Ok(stored)
     }
 
-    /// The live session of an id; being found counts as use.
+    /// The live session under a key; being found counts as use.
     ///
     /// # Errors
     /// [`StoreError`] when the store does not answer, and the session is not one that is served without it.
     pub async fn find(
         self: &Arc<Self>,
-        id: &SessionId,
+        key: StoreKey,
         reading: &Arc<Reading>,
         now: UnixTime,
     ) -> Result<Found, StoreError> {
-        let key = StoreKey(id.store_key());
         let session = match self.ready.get(&key) {
             Some(session) if self.is_known(&session, now) => session,
             cached => match Box::pin(self.ask_or_trust(key, cached, reading, now)).await? {

@@ -40,6 +40,7 @@ use crate::config::ServerSettings;
 use crate::gateway::Refusal;
 use crate::session::cookie::attempts_in;
 use crate::telemetry::Events;
+use crate::web::host::LastHost;
 use crate::web::proxies::TrustedProxies;
 use crate::web::{RequestId, cookie};
 
@@ -245,8 +246,9 @@ impl Door {
         let patience = Patience::new(self.head_timeout);
         let mut impatience = pin!(self.impatience(&patience));
         let mut requests_left = self.max_requests;
+        let mut last_host = LastHost::default();
         loop {
-            let head = match self.next_head(&mut wire, impatience.as_mut()).await {
+            let head = match self.next_head(&mut wire, &mut last_host, impatience.as_mut()).await {
                 Next::Head(head) => head,
                 Next::Close => return,
                 Next::Refuse(error, head) => return self.refuse(*wire, error, &head, &client, &life).await,
@@ -275,7 +277,12 @@ impl Door {
     }
 
     /// Waits for the next request head: impatiently for its first byte, then under one deadline.
-    async fn next_head(&self, wire: &mut Wire, impatience: Pin<&mut impl Future<Output = ()>>) -> Next {
+    async fn next_head(
+        &self,
+        wire: &mut Wire,
+        last_host: &mut LastHost,
+        impatience: Pin<&mut impl Future<Output = ()>>,
+    ) -> Next {
         if wire.ahead().is_empty() && !read_first(wire, impatience).await {
             return Next::Close;
         }
@@ -283,7 +290,7 @@ impl Door {
         let mut deadline = None;
         loop {
             match scanner.find_end(wire.ahead(), self.limits) {
-                Ok(Some(end)) => return parse(take(wire.ahead(), end).freeze(), self.limits),
+                Ok(Some(end)) => return parse(take(wire.ahead(), end).freeze(), self.limits, last_host),
                 Ok(None) => {}
                 Err(error) => return Next::Refuse(error, std::mem::take(wire.ahead()).freeze()),
             }
@@ -464,8 +471,8 @@ impl Answer {
     }
 }
 
-fn parse(bytes: Bytes, limits: Limits) -> Next {
-    match head::parse(&bytes, limits) {
+fn parse(bytes: Bytes, limits: Limits, last_host: &mut LastHost) -> Next {
+    match head::parse(&bytes, limits, last_host) {
         Ok(head) => Next::Head(head),
         Err(error) => Next::Refuse(error, bytes),
     }

@@ -33,9 +33,7 @@ const OWN_HEADERS: usize = 5;
 
 /// What a request to an upstream is made of.
 pub(super) struct Forwarded<'a> {
-    /// The client's fields, of which [`strip`] has left what applications may see.
-    pub(super) fields: &'a HeaderMap,
-    /// Those of them that go no further.
+    /// Fields of the client that go no further.
     pub(super) one_hop: &'a [HeaderName],
     pub(super) websocket: bool,
     pub(super) plan: &'a ForwardPlan,
@@ -45,6 +43,7 @@ pub(super) struct Forwarded<'a> {
     pub(super) client: &'a Client,
     /// The upstream's own name.
     pub(super) upstream_host: &'a HeaderValue,
+    pub(super) headers: &'a HeaderTable,
 }
 
 /// The head of an answer that the gateway gives itself.
@@ -78,19 +77,23 @@ fn replace_fields(request: &mut RequestHeader, fields: HeaderMap) -> HeaderMap {
 }
 
 /// Makes of Pingora's request, which has the frame of the client's, the one that the upstream gets. What is set
-/// here nobody can have removed (IH-4).
+/// here nobody can have removed (IH-4). `fields` are the client's.
 ///
 /// # Errors
 /// When a value can't stand in a header, or Pingora can't hold the target.
-pub(super) fn to_upstream(request: &mut RequestHeader, forwarded: &Forwarded<'_>) -> Result<()> {
-    replace_fields(request, fields_to_upstream(forwarded)?);
+pub(super) fn to_upstream(
+    request: &mut RequestHeader,
+    mut fields: HeaderMap,
+    forwarded: &Forwarded<'_>,
+) -> Result<()> {
+    change_fields(&mut fields, forwarded)?;
+    replace_fields(request, fields);
     set_target(request, forwarded.target)
 }
 
-fn fields_to_upstream(forwarded: &Forwarded<'_>) -> Result<HeaderMap> {
+fn change_fields(headers: &mut HeaderMap, forwarded: &Forwarded<'_>) -> Result<()> {
     let plan = forwarded.plan;
-    let mut fields = forwarded.fields.clone();
-    let headers = &mut fields;
+    strip(headers, forwarded.headers);
     for name in forwarded.one_hop {
         headers.remove(name);
     }
@@ -114,14 +117,17 @@ fn fields_to_upstream(forwarded: &Forwarded<'_>) -> Result<HeaderMap> {
     if let Some(token) = plan.access_token() {
         headers.insert(ACCESS_TOKEN_HEADER, token.clone());
     }
-    Ok(fields)
+    Ok(())
 }
 
 /// Takes from a client's fields what no client may say: on every path, for everybody, also where the gateway
 /// sets none itself (IH-1, IH-2, IH-9).
-pub(super) fn strip(headers: &mut HeaderMap, table: &HeaderTable) {
+fn strip(headers: &mut HeaderMap, table: &HeaderTable) {
     let is_stripped = |name: &HeaderName| table.is_stripped(name.as_str()) || is_proxy_header(name.as_str());
-    // Most requests have none of them, and then nothing is allocated.
+    // Most requests have none of them.
+    if !headers.keys().any(is_stripped) {
+        return;
+    }
     let stripped: Vec<_> = headers.keys().filter(|name| is_stripped(name)).cloned().collect();
     for name in stripped {
         headers.remove(name);

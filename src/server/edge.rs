@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::io;
+use std::mem;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,7 +26,7 @@ use pingora::{BError, Error, ErrorSource, ErrorType, Result};
 
 use super::body::Framing;
 use super::convert::{self, Forwarded};
-use super::head::Head;
+use super::head::{self, Head};
 use super::life::{Life, Record, Silence};
 use super::transport::BODY_TOO_SLOW;
 use super::upstream::{Attempts, Destination, Upstreams};
@@ -60,6 +61,8 @@ pub(super) struct Exchange {
     target: Target,
     host: Host,
     fields: HeaderMap,
+    /// Of what they were read; nothing where they came in another way.
+    raw: Bytes,
     one_hop: Vec<HeaderName>,
     framing: Framing,
     websocket: bool,
@@ -93,6 +96,7 @@ impl Exchange {
             target: head.target,
             host: head.host,
             fields: head.fields,
+            raw: head.raw,
             one_hop: head.one_hop,
             framing: head.framing,
             websocket: head.websocket,
@@ -126,6 +130,19 @@ impl Exchange {
     fn carried_by(request: &mut RequestHeader) -> Option<Box<Self>> {
         let Carried(exchange) = request.extensions_mut().remove()?;
         exchange.lock().ok()?.take()
+    }
+
+    /// The fields for an upstream. Hardly ever does anybody ask for them again: they are not copied, but read
+    /// once more then ([`Exchange::recall_fields`]).
+    fn lend_fields(&mut self) -> HeaderMap {
+        if self.raw.is_empty() { self.fields.clone() } else { mem::take(&mut self.fields) }
+    }
+
+    /// Sees to it that the fields are there, after they were lent.
+    fn recall_fields(&mut self) {
+        if self.fields.is_empty() {
+            self.fields = head::fields(&self.raw);
+        }
     }
 
     /// The request as the gateway sees it. `head` is Pingora's, which has a method and hardly any field.
@@ -165,7 +182,8 @@ impl Edge {
     }
 
     async fn decide(&self, head: &RequestHeader, exchange: &mut Exchange) -> Verdict {
-        match self.gateway.decide(&exchange.request(head)).await {
+        let last_cookie = &exchange.record.client().last_cookie;
+        match self.gateway.decide(&exchange.request(head), last_cookie).await {
             Ok(plan) => {
                 if let Some(session) = plan.session() {
                     let (sessions, session) =
@@ -389,7 +407,6 @@ impl ProxyHttp for Edge {
         }
         exchange.record.learn_client(&exchange.fields);
         exchange.record.user_agent = exchange.fields.get(USER_AGENT).cloned();
-        convert::strip(&mut exchange.fields, &self.gateway.settings().reading.headers);
         if session.req_header().version == Version::HTTP_10 {
             ignore_interim_answers(session);
         }
@@ -472,9 +489,10 @@ impl ProxyHttp for Edge {
     ) -> Result<()> {
         let exchange = exchange_of(ctx)?;
         let internal = || Error::new_in(ErrorType::InternalError);
+        exchange.recall_fields();
+        let fields = exchange.lend_fields();
         let destination = self.destination(exchange).ok_or_else(internal)?;
         let forwarded = Forwarded {
-            fields: &exchange.fields,
             one_hop: &exchange.one_hop,
             websocket: exchange.websocket,
             plan: exchange.record.plan.as_ref().ok_or_else(internal)?,
@@ -483,8 +501,9 @@ impl ProxyHttp for Edge {
             host: &exchange.host,
             client: exchange.record.client(),
             upstream_host: destination.host(),
+            headers: &self.gateway.settings().reading.headers,
         };
-        convert::to_upstream(request, &forwarded)
+        convert::to_upstream(request, fields, &forwarded)
     }
 
     /// DO-3: what has no length is counted as it comes. The upstream's connection is closed then: it never has
@@ -565,6 +584,7 @@ impl ProxyHttp for Edge {
             return told;
         }
         session.set_keepalive(None);
+        exchange.recall_fields();
         let reply = self.failure(session.req_header(), exchange, refusal);
         // A client that is gone by now is no error.
         let _ = respond(session, &mut exchange.record, reply).await;

@@ -9,6 +9,7 @@ use http::HeaderMap;
 use super::body::Framing;
 use super::head::{self, Limits, Scanner};
 use super::proxy_protocol::{self, Source};
+use crate::web::host::LastHost;
 use crate::web::{Host, Target};
 
 /// Small ones, so that the fuzzer finds them.
@@ -49,7 +50,7 @@ pub fn read_head(bytes: &[u8], piece: usize) -> Option<ReadHead> {
             break end;
         }
     };
-    let head = head::parse(&ahead.split_to(end).freeze(), LIMITS).ok()?;
+    let head = head::parse(&ahead.split_to(end).freeze(), LIMITS, &mut LastHost::default()).ok()?;
     pieces.for_each(|piece| ahead.extend_from_slice(piece));
     let length = match head.framing {
         Framing::Length(length) => Some(length),

@@ -18,7 +18,7 @@ use memchr::memchr;
 
 use super::body::Framing;
 use super::scan::is_field_text;
-use crate::web::host::HostError;
+use crate::web::host::{HostError, LastHost};
 use crate::web::target::{TargetError, split_absolute_form};
 use crate::web::{Host, Target};
 
@@ -97,6 +97,8 @@ pub(super) struct Head {
     pub(super) asks_server: bool,
     /// The fields; of an HTTP/2 stream none, which stay where they are.
     pub(super) fields: HeaderMap,
+    /// The bytes that they were read of.
+    pub(super) raw: Bytes,
     /// Those of them that go no further (RFC 9110 7.6.1).
     pub(super) one_hop: Vec<HeaderName>,
     http_1_1: bool,
@@ -206,11 +208,11 @@ fn bounded(end: usize, limits: Limits) -> Result<usize, HeadError> {
     if end <= limits.bytes { Ok(end) } else { Err(HeadError::TooLarge) }
 }
 
-/// Reads a whole head: a request line, header fields, a blank line.
+/// Reads a whole head: a request line, header fields, a blank line. `last_host` is its connection's.
 ///
 /// # Errors
 /// [`HeadError`].
-pub(super) fn parse(head: &Bytes, limits: Limits) -> Result<Head, HeadError> {
+pub(super) fn parse(head: &Bytes, limits: Limits, last_host: &mut LastHost) -> Result<Head, HeadError> {
     let mut lines = Lines { rest: head };
     let request_line = lines.next().ok_or(HeadError::Malformed("no request line"))?;
     let request = RequestLine::parse(request_line, limits)?;
@@ -221,7 +223,38 @@ pub(super) fn parse(head: &Bytes, limits: Limits) -> Result<Head, HeadError> {
         }
         fields.add(head, line, limits)?;
     }
-    fields.into_head(&request)
+    Ok(Head { raw: head.clone(), ..fields.into_head(&request, last_host)? })
+}
+
+/// The fields of a head that passed, read once more.
+pub(super) fn fields(head: &Bytes) -> HeaderMap {
+    let mut fields = HeaderMap::with_capacity(USUAL_FIELDS);
+    for line in (Lines { rest: head }).skip(1).take_while(|line| !line.is_empty()) {
+        // What is not read is not told: there is nothing of that kind in a head that passed.
+        let Ok((name, _, value)) = split_field(head, line) else { continue };
+        let _ = fields.try_append(name, value);
+    }
+    fields
+}
+
+/// RFC 9112 5: `field-name ":" OWS field-value OWS`, no space before the colon, no folding. The value as a part
+/// of the line, and as one that shares the bytes of the head.
+fn split_field<'a>(head: &Bytes, line: &'a [u8]) -> Result<(HeaderName, &'a [u8], HeaderValue), HeadError> {
+    // Folded lines start with white space, which is in no token; nor is a colon.
+    let end = line.iter().position(|&byte| !is_token_byte(byte)).unwrap_or(line.len());
+    let (name, rest) = line.split_at(end);
+    let Some(value) = rest.strip_prefix(b":").filter(|_| !name.is_empty()) else {
+        return Err(HeadError::Malformed("a header field is not a name, a colon and a value"));
+    };
+    let Ok(name) = HeaderName::from_bytes(name) else {
+        return Err(HeadError::Malformed("the name of a header field is too long"));
+    };
+    let value = trim_white_space(value);
+    // It looks through the value as `is_field_text` does.
+    match HeaderValue::from_maybe_shared(head.slice_ref(value)) {
+        Ok(shared) => Ok((name, value, shared)),
+        Err(_) => Err(HeadError::Malformed("a header field holds a control character")),
+    }
 }
 
 /// Room for what browsers send and for what the upstream is sent besides: making it later means sorting
@@ -279,7 +312,7 @@ pub(super) fn parse_stream(head: &StreamHead<'_>, limits: Limits) -> Result<Head
     // The length of a body says where it ends; what comes is held against it by the `h2` crate.
     fields.chunked &= fields.content_length.is_none();
     fields.set_authority(head.authority)?;
-    fields.into_head(&head.request_line(limits)?)
+    fields.into_head(&head.request_line(limits)?, &mut LastHost::default())
 }
 
 impl<'a> StreamHead<'a> {
@@ -396,26 +429,12 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// RFC 9112 5: `field-name ":" OWS field-value OWS`, no space before the colon, no folding.
-    fn add(&mut self, head: &'a Bytes, line: &'a [u8], limits: Limits) -> Result<(), HeadError> {
+    fn add(&mut self, head: &Bytes, line: &'a [u8], limits: Limits) -> Result<(), HeadError> {
         self.count += 1;
         if self.count > limits.fields {
             return Err(HeadError::TooLarge);
         }
-        // Folded lines start with white space, which is in no token; nor is a colon.
-        let end = line.iter().position(|&byte| !is_token_byte(byte)).unwrap_or(line.len());
-        let (name, rest) = line.split_at(end);
-        let Some(value) = rest.strip_prefix(b":").filter(|_| !name.is_empty()) else {
-            return Err(HeadError::Malformed("a header field is not a name, a colon and a value"));
-        };
-        let Ok(name) = HeaderName::from_bytes(name) else {
-            return Err(HeadError::Malformed("the name of a header field is too long"));
-        };
-        let value = trim_white_space(value);
-        // It looks through the value as `is_field_text` does.
-        let Ok(shared) = HeaderValue::from_maybe_shared(head.slice_ref(value)) else {
-            return Err(HeadError::Malformed("a header field holds a control character"));
-        };
+        let (name, value, shared) = split_field(head, line)?;
         self.interpret(&name, value)?;
         self.map.try_append(name, shared).map(drop).map_err(|_full| HeadError::TooLarge)
     }
@@ -523,7 +542,7 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    fn into_head(mut self, request: &RequestLine<'_>) -> Result<Head, HeadError> {
+    fn into_head(mut self, request: &RequestLine<'_>, last_host: &mut LastHost) -> Result<Head, HeadError> {
         if self.expects_continue && !request.http_1_1 {
             // RFC 9110 10.1.1: HTTP/1.0 knows no interim answers.
             self.one_hop.push(EXPECT);
@@ -534,7 +553,8 @@ impl<'a> Fields<'a> {
             return Err(HeadError::Malformed("a WebSocket handshake with a body"));
         }
         let host = self.host.ok_or(HeadError::Malformed("no Host"))?;
-        let host = Host::parse(host).map_err(|HostError| HeadError::Malformed("Host is not host[:port]"))?;
+        let host = last_host.parse(host);
+        let host = host.map_err(|HostError| HeadError::Malformed("Host is not host[:port]"))?;
         let asks_server = request.target == b"*" && request.method == "OPTIONS";
         let origin =
             if asks_server { Some(Cow::Borrowed(b"/".as_slice())) } else { request.origin_form(&host)? };
@@ -548,6 +568,7 @@ impl<'a> Fields<'a> {
             expects_continue: self.expects_continue && request.http_1_1,
             asks_server,
             fields: self.map,
+            raw: Bytes::new(),
             one_hop: self.one_hop,
             http_1_1: request.http_1_1,
             has_length: self.content_length.is_some(),
@@ -627,7 +648,7 @@ mod tests {
     fn read(head: &[u8]) -> Result<Head, HeadError> {
         let mut bytes = BytesMut::from(head);
         let end = Scanner::default().find_end(&mut bytes, LIMITS)?.expect("the head is whole");
-        parse(&bytes.split_to(end).freeze(), LIMITS)
+        parse(&bytes.split_to(end).freeze(), LIMITS, &mut LastHost::default())
     }
 
     fn get(fields: &str) -> Result<Head, HeadError> {

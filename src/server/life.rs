@@ -19,7 +19,7 @@ use http::header::HeaderValue;
 use super::drain::Drain;
 use super::transport::Wire;
 use crate::gateway::sessions::Serving;
-use crate::gateway::{ForwardPlan, Refusal};
+use crate::gateway::{ForwardPlan, LastCookie, Refusal};
 use crate::telemetry::Events;
 use crate::telemetry::events::{Access, InFlight};
 use crate::web::RequestId;
@@ -233,6 +233,8 @@ pub(super) struct Client {
     pub(super) local_port: u16,
     /// Whether the connection is TLS.
     pub(super) tls: bool,
+    /// What the connection's last cookie opened to.
+    pub(super) last_cookie: Arc<LastCookie>,
     /// The proxies, where the address is one of theirs, which may name another client for each request.
     proxies: Option<Arc<TrustedProxies>>,
 }
@@ -243,15 +245,20 @@ impl Client {
         // An IPv4 client of an IPv6 listener is told as IPv4.
         let address = address.to_canonical();
         let proxies = proxies.contain(address).then(|| Arc::clone(proxies));
-        Self { address, forwarded_for: forwarded_for(address), local_port, tls, proxies }
+        let last_cookie = Arc::default();
+        Self { address, forwarded_for: forwarded_for(address), local_port, tls, last_cookie, proxies }
     }
 
     /// Who sent a request with these headers, where that is not the one who connected.
     fn behind(&self, headers: &HeaderMap) -> Option<Self> {
         let address = self.proxies.as_ref()?.client(self.address, headers);
+        if address == self.address {
+            return None;
+        }
+        let forwarded_for = forwarded_for(address);
+        let last_cookie = Arc::clone(&self.last_cookie);
         let (local_port, tls) = (self.local_port, self.tls);
-        let client = Self { address, forwarded_for: forwarded_for(address), local_port, tls, proxies: None };
-        (address != self.address).then_some(client)
+        Some(Self { address, forwarded_for, local_port, tls, last_cookie, proxies: None })
     }
 }
 

@@ -4,8 +4,8 @@
 //! heads, [`edge`] holds Pingora's filters around the gateway's verdict, [`drain`] ends it all.
 //! Pingora's own `Server` is not used, for the reasons that `drain` tells.
 //!
-//! Two runtimes: one proxies; the other does everything else (provider, store, admin listener,
-//! names), so that neither makes the other wait.
+//! Some threads proxy ([`workers`]); a runtime beside them does everything else (provider, store, admin
+//! listener, names), so that neither makes the other wait.
 
 mod background;
 mod body;
@@ -28,9 +28,10 @@ mod tls;
 mod transport;
 mod upstream;
 mod websocket;
+mod workers;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +50,7 @@ use self::keys::{Keeper, KeySettings};
 pub use self::tls::TlsError;
 pub use self::upstream::UpstreamError;
 use self::upstream::Upstreams;
+use self::workers::Workers;
 use crate::admin::token::Token;
 use crate::admin::{Admin, Backups};
 use crate::clock::Clock;
@@ -229,7 +231,7 @@ impl Running {
     fn end(mut self) {
         if let Some(runtimes) = self.runtimes.take() {
             // Whatever is still in progress is dropped here, and writes its access event.
-            runtimes.proxy.shutdown_timeout(LAST_TASKS);
+            runtimes.proxy.end(LAST_TASKS);
             runtimes.control.shutdown_timeout(LAST_TASKS);
         }
     }
@@ -238,7 +240,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(runtimes) = self.runtimes.take() {
-            runtimes.proxy.shutdown_background();
+            drop(runtimes.proxy);
             runtimes.control.shutdown_background();
         }
     }
@@ -246,7 +248,7 @@ impl Drop for Running {
 
 #[derive(Debug)]
 struct Runtimes {
-    proxy: Runtime,
+    proxy: Workers,
     control: Runtime,
 }
 
@@ -255,8 +257,8 @@ impl Runtimes {
         // Pingora would install another one; whoever installed this one before did the same.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         Ok(Self {
-            proxy: runtime("proxy", settings.threads.max(1))?,
-            control: runtime("control", CONTROL_THREADS)?,
+            proxy: Workers::start(settings.threads.max(1)).map_err(RunError::Runtime)?,
+            control: control_runtime()?,
         })
     }
 
@@ -264,7 +266,7 @@ impl Runtimes {
         for warning in &settings.warnings {
             tracing::warn!(event = "configuration", "{warning}");
         }
-        let open = Open::new(&settings, self.proxy.handle(), self.control.handle())?;
+        let open = Open::new(&settings, self.control.handle())?;
         let assembly = Assembly::new(settings, clock, self.control.handle())?;
         self.launch(assembly, open)
     }
@@ -281,39 +283,41 @@ impl Runtimes {
     }
 }
 
-fn runtime(name: &'static str, threads: usize) -> Result<Runtime, RunError> {
+fn control_runtime() -> Result<Runtime, RunError> {
     let mut builder = Builder::new_multi_thread();
-    builder.worker_threads(threads).thread_name(name).enable_all().build().map_err(RunError::Runtime)
+    builder.worker_threads(CONTROL_THREADS).thread_name("control").enable_all();
+    builder.build().map_err(RunError::Runtime)
 }
 
 /// The listeners, open but not yet accepting.
 struct Open {
-    entrances: Vec<Entrance>,
+    entrances: Vec<(StdListener, Way)>,
     addresses: Vec<SocketAddr>,
     admin: Option<TcpListener>,
 }
 
 impl Open {
-    fn new(settings: &Settings, proxy: &Handle, control: &Handle) -> Result<Self, RunError> {
+    fn new(settings: &Settings, control: &Handle) -> Result<Self, RunError> {
         let mut open = Self { entrances: Vec::new(), addresses: Vec::new(), admin: None };
         for listener in &settings.listeners {
-            open.add(listener, settings.server.http2.is_some(), proxy)?;
+            open.add(listener, settings.server.http2.is_some(), control)?;
         }
         open.admin = settings.admin.map(|address| bind(address, control)).transpose()?;
         Ok(open)
     }
 
-    fn add(&mut self, settings: &ListenerSettings, http2: bool, proxy: &Handle) -> Result<(), RunError> {
+    fn add(&mut self, settings: &ListenerSettings, http2: bool, control: &Handle) -> Result<(), RunError> {
         let address = settings.address;
         let acceptor = settings.tls.as_ref().map(|tls| tls::load(tls, http2)).transpose();
         let acceptor = acceptor.map_err(|source| RunError::Tls { address, source })?;
-        let listener = bind(address, proxy)?;
+        let listener = bind(address, control)?.into_std();
+        let listener = listener.map_err(|source| RunError::Listen { address, source })?;
         let bound = listener.local_addr().map_err(|source| RunError::Listen { address, source })?;
         let proxy_protocol = settings.proxy_protocol;
         tracing::info!(event = "listening", address = %bound, tls = acceptor.is_some(), proxy_protocol);
         self.addresses.push(bound);
         let way = Way { acceptor, local_port: bound.port(), proxy_protocol };
-        self.entrances.push(Entrance::new(listener, way));
+        self.entrances.push((listener, way));
         Ok(())
     }
 }
@@ -404,7 +408,8 @@ impl Running {
     /// listeners.
     fn begin(&self, assembly: Assembly, open: Open) -> Result<(), RunError> {
         let Some(runtimes) = &self.runtimes else { return Ok(()) };
-        let (control, proxy) = (runtimes.control.handle(), runtimes.proxy.handle().clone());
+        let control = runtimes.control.handle();
+        let entrances = entrances_of(&open.entrances, &runtimes.proxy)?;
         let Assembly { gateway, upstreams, keeper, server, disk } = assembly;
         let shared = Arc::clone(gateway.shared());
         let drain = Drain::new();
@@ -417,8 +422,8 @@ impl Running {
         let (events, opened) = (shared.events.clone(), Arc::clone(&drain));
         control.spawn(async move {
             background::resolve_all(&upstreams, &events).await;
-            for entrance in open.entrances {
-                proxy.spawn(Arc::clone(&door).accept(entrance));
+            for (worker, entrance) in entrances {
+                worker.spawn(Arc::clone(&door).accept(entrance));
             }
             opened.opened();
             background::keep_resolving(upstreams, events).await;
@@ -452,6 +457,19 @@ impl Running {
             }
         });
     }
+}
+
+/// Every listener for every thread that proxies: whichever is free takes the next connection.
+fn entrances_of(ways: &[(StdListener, Way)], workers: &Workers) -> Result<Vec<(Handle, Entrance)>, RunError> {
+    let mut entrances = Vec::new();
+    for worker in workers.handles() {
+        let _entered = worker.enter();
+        for (listener, way) in ways {
+            let listener = listener.try_clone().and_then(TcpListener::from_std).map_err(RunError::Runtime)?;
+            entrances.push((worker.clone(), Entrance::new(listener, way.clone())));
+        }
+    }
+    Ok(entrances)
 }
 
 /// The proxy around the filters.

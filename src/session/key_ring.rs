@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aes_gcm::{Aes256Gcm, KeyInit as _};
 use arc_swap::{ArcSwap, Guard};
@@ -212,7 +213,10 @@ fn expand<const N: usize>(salt: &[u8], secret: &[u8], label: &str) -> [u8; N] {
 }
 
 /// The ring, whose keys can be exchanged.
-pub struct KeyRing(ArcSwap<Ring>);
+pub struct KeyRing {
+    keys: ArcSwap<Ring>,
+    exchanges: AtomicU64,
+}
 
 /// The keys of one moment.
 pub(super) struct Ring {
@@ -238,7 +242,7 @@ impl KeyRing {
     /// # Errors
     /// [`KeyError::Empty`], [`KeyError::TooMany`]; [`KeyError::Duplicate`] where two keys have the same id.
     pub fn new(keys: &[Key]) -> Result<Self, KeyError> {
-        Ok(Self(ArcSwap::from_pointee(Ring::new(keys)?)))
+        Ok(Self { keys: ArcSwap::from_pointee(Ring::new(keys)?), exchanges: AtomicU64::new(0) })
     }
 
     /// Takes these keys in the place of all that it had; says whether it had others.
@@ -249,8 +253,16 @@ impl KeyRing {
         if keys.iter().map(|key| key.id).eq(self.ids()) {
             return Ok(false);
         }
-        self.0.store(Arc::new(Ring::new(keys)?));
+        self.keys.store(Arc::new(Ring::new(keys)?));
+        self.exchanges.fetch_add(1, Ordering::Release);
         Ok(true)
+    }
+
+    /// How often its keys were exchanged. What was opened since this was last asked, and it says the same, was
+    /// opened with the keys that it has.
+    #[must_use]
+    pub fn exchanges(&self) -> u64 {
+        self.exchanges.load(Ordering::Acquire)
     }
 
     /// The id of the key that seals.
@@ -274,7 +286,7 @@ impl KeyRing {
 
     /// The keys of this moment.
     pub(super) fn load(&self) -> Guard<Arc<Ring>> {
-        self.0.load()
+        self.keys.load()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use memchr::memrchr;
 
@@ -15,7 +16,7 @@ const MAX_LABEL_BYTES: usize = 63;
 /// `name` is a DNS name, an IPv4 address, or an IPv6 address in brackets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Host {
-    name: String,
+    name: Arc<str>,
     port: Option<u16>,
 }
 
@@ -40,7 +41,7 @@ impl Host {
             Some(rest) => ipv6_name(rest.strip_suffix(']').ok_or(HostError)?)?,
             None => canonical_name(name)?,
         };
-        Ok(Self { name, port })
+        Ok(Self { name: name.into(), port })
     }
 
     /// The name, without the port.
@@ -53,6 +54,25 @@ impl Host {
     #[must_use]
     pub const fn port(&self) -> Option<u16> {
         self.port
+    }
+}
+
+/// The host that a connection named last: hardly any names two, and reading one costs more than comparing it.
+#[derive(Debug, Default)]
+pub struct LastHost(Option<(Box<[u8]>, Host)>);
+
+impl LastHost {
+    /// As [`Host::parse`].
+    ///
+    /// # Errors
+    /// [`HostError`].
+    pub fn parse(&mut self, bytes: &[u8]) -> Result<Host, HostError> {
+        if let Some((_, host)) = self.0.as_ref().filter(|(sent, _)| **sent == *bytes) {
+            return Ok(host.clone());
+        }
+        let host = Host::parse(bytes)?;
+        self.0 = Some((bytes.into(), host.clone()));
+        Ok(host)
     }
 }
 
@@ -115,6 +135,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_host_is_read_alike_whatever_was_named_before() {
+        let mut last = LastHost::default();
+        let named =
+            ["App.Test:81", "App.Test:81", "app.test", "app.test:81", "a b", "app.test", "", "[::1]", "a b"];
+        for name in named {
+            assert_eq!(last.parse(name.as_bytes()), Host::parse(name.as_bytes()), "{name}");
+        }
+    }
 
     #[test]
     fn a_host_is_read_into_its_canonical_form() {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use http::header::{ACCEPT, CONNECTION, HeaderName, ORIGIN, REFERER, UPGRADE, USER_AGENT};
 use http::{HeaderMap, Method};
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 
 use super::{Host, Target};
 
@@ -17,7 +17,8 @@ impl RequestId {
     /// A new id; ordered by time.
     #[must_use]
     pub fn new() -> Self {
-        Self(Uuid::now_v7())
+        // Without a counter, which all threads would share: the order within a millisecond is of no use here.
+        Self(Uuid::new_v7(Timestamp::now(NoContext)))
     }
 }
 

@@ -64,13 +64,13 @@ impl Cluster {
 
 async fn verdict(rig: &Rig, path: &str, cookie: &str) -> Verdict {
     let request = Owned::get("app.test", path).with_cookie(cookie);
-    let plan = rig.gateway.decide(&request.request()).await;
+    let plan = rig.gateway.decide(&request.request(), &LastCookie::default()).await;
     plan.map(|plan| plan.session().is_some())
 }
 
 async fn ready(rig: &Rig, cookie: &str) -> Arc<ReadySession> {
     let request = Owned::get("app.test", "/x").with_cookie(cookie);
-    let plan = rig.gateway.decide(&request.request()).await.unwrap();
+    let plan = rig.gateway.decide(&request.request(), &LastCookie::default()).await.unwrap();
     Arc::clone(plan.session().unwrap())
 }
 
@@ -308,7 +308,13 @@ async fn in_an_outage_no_browser_loses_a_cookie() {
     for (name, cookie) in cases {
         let request = Owned::get("app.test", "/x").with_cookie(&cookie);
         let request = request.with("accept", "text/html").with("sec-fetch-mode", "navigate");
-        let refusal = outage.rig.gateway.decide(&request.request()).await.map(|_| ()).unwrap_err();
+        let refusal = outage
+            .rig
+            .gateway
+            .decide(&request.request(), &LastCookie::default())
+            .await
+            .map(|_| ())
+            .unwrap_err();
         let mut cookies = SetCookies::default();
         let (reply, refusal) = outage.rig.gateway.refuse(&request.request(), refusal, &mut cookies).await;
         assert_eq!((reply.status.as_u16(), refusal), (503, Refusal::StoreUnavailable), "{name}");
