@@ -100,7 +100,7 @@ impl Entrance {
 
 /// How a connection goes on after its wait for a request head.
 enum Next {
-    Head(Head),
+    Head(Box<Head>),
     /// The client left, or was idle for too long, or the server closes.
     Close,
     /// With as much of the head as is known.
@@ -308,7 +308,7 @@ impl Door {
     async fn exchange(
         &self,
         mut wire: Box<Wire>,
-        head: Head,
+        head: Box<Head>,
         life: &Arc<Life>,
         client: &Arc<Client>,
         is_last: bool,

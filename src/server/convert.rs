@@ -136,9 +136,6 @@ fn strip(headers: &mut HeaderMap, table: &HeaderTable) {
 
 /// SC-14: the gateway's cookies stay with the gateway.
 fn keep_foreign_cookies(headers: &mut HeaderMap) {
-    if !headers.contains_key(COOKIE) {
-        return;
-    }
     match cookie::without(headers, is_ours) {
         Some(kept) => drop(headers.insert(COOKIE, kept)),
         None => drop(headers.remove(COOKIE)),

@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt as _;
-use http::header::{HeaderName, SET_COOKIE, USER_AGENT};
+use http::header::{SET_COOKIE, USER_AGENT};
 use http::{HeaderMap, Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -28,19 +28,16 @@ use super::body::Framing;
 use super::convert::{self, Forwarded};
 use super::head::{self, Head};
 use super::life::{Life, Record, Silence};
-use super::transport::BODY_TOO_SLOW;
+use super::transport::{BODY_TOO_SLOW, CLIENT_WRITE_TIMEOUT};
 use super::upstream::{Attempts, Destination, Upstreams};
 use super::websocket;
 use crate::endpoints::{self, Endpoint};
 use crate::gateway::sessions::Serving;
 use crate::gateway::{ForwardPlan, Gateway, Refusal, SetCookies};
-use crate::web::{Host, Reply, Request, Target};
+use crate::web::{Reply, Request};
 
 /// How long an endpoint waits for the whole of a request body.
 const ENDPOINT_BODY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a client may leave a part of an answer unread before it counts as gone.
-const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// No address for the upstream's name.
 const UNRESOLVED: ErrorType = ErrorType::new("UpstreamUnresolved");
@@ -58,15 +55,8 @@ pub(super) struct Edge {
 pub(super) struct Exchange {
     record: Record,
     life: Arc<Life>,
-    target: Target,
-    host: Host,
-    fields: HeaderMap,
-    /// Of what they were read; nothing where they came in another way.
-    raw: Bytes,
-    one_hop: Vec<HeaderName>,
-    framing: Framing,
-    websocket: bool,
-    expects_continue: bool,
+    /// Whole, where it is not lent ([`Exchange::lend_fields`]). In a box: it goes through many hands.
+    head: Box<Head>,
     /// Whether the connection ends with it.
     is_last: bool,
     /// Bytes of its body that went on to an upstream, of those that are tried the present one.
@@ -89,22 +79,8 @@ enum Verdict {
 
 impl Exchange {
     /// The request whose head was read.
-    pub(super) fn new(head: Head, record: Record, life: Arc<Life>) -> Self {
-        Self {
-            record,
-            life,
-            target: head.target,
-            host: head.host,
-            fields: head.fields,
-            raw: head.raw,
-            one_hop: head.one_hop,
-            framing: head.framing,
-            websocket: head.websocket,
-            expects_continue: head.expects_continue,
-            is_last: false,
-            body_bytes: 0,
-            attempts: Attempts::default(),
-        }
+    pub(super) fn new(head: Box<Head>, record: Record, life: Arc<Life>) -> Self {
+        Self { record, life, head, is_last: false, body_bytes: 0, attempts: Attempts::default() }
     }
 
     /// Whether the connection ends with it.
@@ -135,13 +111,13 @@ impl Exchange {
     /// The fields for an upstream. Hardly ever does anybody ask for them again: they are not copied, but read
     /// once more then ([`Exchange::recall_fields`]).
     fn lend_fields(&mut self) -> HeaderMap {
-        if self.raw.is_empty() { self.fields.clone() } else { mem::take(&mut self.fields) }
+        if self.head.raw.is_empty() { self.head.fields.clone() } else { mem::take(&mut self.head.fields) }
     }
 
     /// Sees to it that the fields are there, after they were lent.
     fn recall_fields(&mut self) {
-        if self.fields.is_empty() {
-            self.fields = head::fields(&self.raw);
+        if self.head.fields.is_empty() {
+            self.head.fields = head::fields(&self.head.raw);
         }
     }
 
@@ -151,9 +127,9 @@ impl Exchange {
         Request {
             id: self.record.id,
             method: &head.method,
-            target: &self.target,
-            host: &self.host,
-            headers: &self.fields,
+            target: &self.head.target,
+            host: &self.head.host,
+            headers: &self.head.fields,
             client: client.address,
             local_port: client.local_port,
         }
@@ -163,7 +139,7 @@ impl Exchange {
 /// However it ended: with its answer, cut, or in a panic.
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.record.tell(self.host.name(), self.target.path());
+        self.record.tell(self.head.host.name(), self.head.target.path());
     }
 }
 
@@ -174,7 +150,7 @@ impl Edge {
     }
 
     async fn verdict(&self, session: &mut Session, exchange: &mut Exchange) -> Verdict {
-        match endpoints::find(&self.gateway.settings().paths, &exchange.target) {
+        match endpoints::find(&self.gateway.settings().paths, &exchange.head.target) {
             // Boxed, as every way but the one to an upstream: that one stays small.
             Some(endpoint) => Box::pin(self.call(endpoint, session, exchange)).await,
             None => self.decide(session.req_header(), exchange).await,
@@ -195,7 +171,7 @@ impl Edge {
                     ));
                 }
                 exchange.record.plan = Some(plan);
-                if matches!(exchange.framing, Framing::Length(length) if exchange.is_too_large(length)) {
+                if matches!(exchange.head.framing, Framing::Length(length) if exchange.is_too_large(length)) {
                     return Verdict::Answer(self.failure(head, exchange, Refusal::BodyTooLarge));
                 }
                 Verdict::Forward
@@ -272,14 +248,14 @@ async fn read_body(
     exchange: &Exchange,
 ) -> std::result::Result<Vec<u8>, Refusal> {
     let mut body = Vec::new();
-    if max_bytes == 0 || exchange.framing.is_done() {
+    if max_bytes == 0 || exchange.head.framing.is_done() {
         return Ok(body);
     }
-    if matches!(exchange.framing, Framing::Length(length) if length > max_bytes as u64) {
+    if matches!(exchange.head.framing, Framing::Length(length) if length > max_bytes as u64) {
         return Err(Refusal::BodyTooLarge);
     }
     let read = async {
-        if exchange.expects_continue {
+        if exchange.head.expects_continue {
             session.write_continue_response().await?;
         }
         while let Some(part) = session.read_request_body().await? {
@@ -385,12 +361,12 @@ impl ProxyHttp for Edge {
     /// The connection has given each request of HTTP/1 its exchange.
     fn on_connection_reuse(
         &self,
-        session: &mut Session,
+        _session: &mut Session,
         ctx: &mut Self::CTX,
         exchange: Box<dyn Any + Send + Sync>,
     ) {
+        // How long it may leave an answer unread is the transport's to count.
         *ctx = exchange.downcast().ok();
-        session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
     }
 
     /// None: compression is the upstream's.
@@ -405,8 +381,8 @@ impl ProxyHttp for Edge {
         if exchange.is_last {
             session.set_keepalive(None);
         }
-        exchange.record.learn_client(&exchange.fields);
-        exchange.record.user_agent = exchange.fields.get(USER_AGENT).cloned();
+        exchange.record.learn_client(&exchange.head.fields);
+        exchange.record.user_agent = exchange.head.fields.get(USER_AGENT).cloned();
         if session.req_header().version == Version::HTTP_10 {
             ignore_interim_answers(session);
         }
@@ -432,7 +408,7 @@ impl ProxyHttp for Edge {
         exchange.body_bytes = 0;
         let mut peer =
             self.upstreams.peer(id, &mut exchange.attempts).ok_or_else(|| Error::new_up(UNRESOLVED))?;
-        if exchange.websocket {
+        if exchange.head.websocket {
             websocket::prepare(&mut peer);
             // Pingora has one read timeout for before and after the upgrade: both are kept here.
             peer.options.read_timeout = None;
@@ -493,12 +469,12 @@ impl ProxyHttp for Edge {
         let fields = exchange.lend_fields();
         let destination = self.destination(exchange).ok_or_else(internal)?;
         let forwarded = Forwarded {
-            one_hop: &exchange.one_hop,
-            websocket: exchange.websocket,
+            one_hop: &exchange.head.one_hop,
+            websocket: exchange.head.websocket,
             plan: exchange.record.plan.as_ref().ok_or_else(internal)?,
             id: exchange.record.id,
-            target: &exchange.target,
-            host: &exchange.host,
+            target: &exchange.head.target,
+            host: &exchange.head.host,
             client: exchange.record.client(),
             upstream_host: destination.host(),
             headers: &self.gateway.settings().reading.headers,
@@ -516,7 +492,7 @@ impl ProxyHttp for Edge {
         ctx: &mut Self::CTX,
     ) -> Result<()> {
         let exchange = exchange_of(ctx)?;
-        if exchange.websocket {
+        if exchange.head.websocket {
             return Ok(());
         }
         exchange.body_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
@@ -531,7 +507,7 @@ impl ProxyHttp for Edge {
         answer: &mut ResponseHeader,
         ctx: &mut Self::CTX,
     ) -> Result<()> {
-        let asked = exchange_of(ctx)?.websocket;
+        let asked = exchange_of(ctx)?.head.websocket;
         if answer.status == StatusCode::SWITCHING_PROTOCOLS && !asked {
             return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
         }
@@ -566,7 +542,7 @@ impl ProxyHttp for Edge {
     ) -> Result<Option<Duration>> {
         let exchange = exchange_of(ctx)?;
         exchange.record.bytes_sent += body.as_ref().map_or(0, Bytes::len);
-        if exchange.websocket {
+        if exchange.head.websocket {
             exchange.life.note_traffic();
         }
         Ok(None)

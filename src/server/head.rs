@@ -97,7 +97,7 @@ pub(super) struct Head {
     pub(super) asks_server: bool,
     /// The fields; of an HTTP/2 stream none, which stay where they are.
     pub(super) fields: HeaderMap,
-    /// The bytes that they were read of.
+    /// The bytes that they were read of; of an HTTP/2 stream there are none.
     pub(super) raw: Bytes,
     /// Those of them that go no further (RFC 9110 7.6.1).
     pub(super) one_hop: Vec<HeaderName>,
@@ -212,7 +212,7 @@ fn bounded(end: usize, limits: Limits) -> Result<usize, HeadError> {
 ///
 /// # Errors
 /// [`HeadError`].
-pub(super) fn parse(head: &Bytes, limits: Limits, last_host: &mut LastHost) -> Result<Head, HeadError> {
+pub(super) fn parse(head: &Bytes, limits: Limits, last_host: &mut LastHost) -> Result<Box<Head>, HeadError> {
     let mut lines = Lines { rest: head };
     let request_line = lines.next().ok_or(HeadError::Malformed("no request line"))?;
     let request = RequestLine::parse(request_line, limits)?;
@@ -223,7 +223,7 @@ pub(super) fn parse(head: &Bytes, limits: Limits, last_host: &mut LastHost) -> R
         }
         fields.add(head, line, limits)?;
     }
-    Ok(Head { raw: head.clone(), ..fields.into_head(&request, last_host)? })
+    fields.into_head(&request, head.clone(), last_host)
 }
 
 /// The fields of a head that passed, read once more.
@@ -293,7 +293,7 @@ const CONNECTION_FIELDS: [&str; 5] =
 ///
 /// # Errors
 /// [`HeadError`].
-pub(super) fn parse_stream(head: &StreamHead<'_>, limits: Limits) -> Result<Head, HeadError> {
+pub(super) fn parse_stream(head: &StreamHead<'_>, limits: Limits) -> Result<Box<Head>, HeadError> {
     head.check_size(limits)?;
     if head.scheme.is_some_and(|scheme| scheme != "https" && scheme != "http") {
         return Err(HeadError::Malformed("the scheme is neither https nor http"));
@@ -312,7 +312,7 @@ pub(super) fn parse_stream(head: &StreamHead<'_>, limits: Limits) -> Result<Head
     // The length of a body says where it ends; what comes is held against it by the `h2` crate.
     fields.chunked &= fields.content_length.is_none();
     fields.set_authority(head.authority)?;
-    fields.into_head(&head.request_line(limits)?, &mut LastHost::default())
+    fields.into_head(&head.request_line(limits)?, Bytes::new(), &mut LastHost::default())
 }
 
 impl<'a> StreamHead<'a> {
@@ -542,7 +542,12 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    fn into_head(mut self, request: &RequestLine<'_>, last_host: &mut LastHost) -> Result<Head, HeadError> {
+    fn into_head(
+        mut self,
+        request: &RequestLine<'_>,
+        raw: Bytes,
+        last_host: &mut LastHost,
+    ) -> Result<Box<Head>, HeadError> {
         if self.expects_continue && !request.http_1_1 {
             // RFC 9110 10.1.1: HTTP/1.0 knows no interim answers.
             self.one_hop.push(EXPECT);
@@ -559,7 +564,7 @@ impl<'a> Fields<'a> {
         let origin =
             if asks_server { Some(Cow::Borrowed(b"/".as_slice())) } else { request.origin_form(&host)? };
         let target = Target::parse_with_slashes(origin.as_deref().unwrap_or(request.target));
-        Ok(Head {
+        Ok(Box::new(Head {
             method: request.method,
             target: target.map_err(|TargetError(reason)| HeadError::Malformed(reason))?,
             host,
@@ -568,13 +573,13 @@ impl<'a> Fields<'a> {
             expects_continue: self.expects_continue && request.http_1_1,
             asks_server,
             fields: self.map,
-            raw: Bytes::new(),
+            raw,
             one_hop: self.one_hop,
             http_1_1: request.http_1_1,
             has_length: self.content_length.is_some(),
             closes: self.closes,
             keeps_alive: self.keeps_alive,
-        })
+        }))
     }
 
     /// RFC 6455 4.1: GET of HTTP/1.1, `Upgrade: websocket`, `Connection: upgrade`.
@@ -645,21 +650,21 @@ mod tests {
 
     const LIMITS: Limits = Limits { bytes: 16 * 1024, target_bytes: 8 * 1024, fields: 20 };
 
-    fn read(head: &[u8]) -> Result<Head, HeadError> {
+    fn read(head: &[u8]) -> Result<Box<Head>, HeadError> {
         let mut bytes = BytesMut::from(head);
         let end = Scanner::default().find_end(&mut bytes, LIMITS)?.expect("the head is whole");
         parse(&bytes.split_to(end).freeze(), LIMITS, &mut LastHost::default())
     }
 
-    fn get(fields: &str) -> Result<Head, HeadError> {
+    fn get(fields: &str) -> Result<Box<Head>, HeadError> {
         read(format!("GET /a HTTP/1.1\r\nHost: app.test\r\n{fields}\r\n").as_bytes())
     }
 
-    fn line(line: &str) -> Result<Head, HeadError> {
+    fn line(line: &str) -> Result<Box<Head>, HeadError> {
         read(format!("{line}\r\nHost: app.test\r\n\r\n").as_bytes())
     }
 
-    fn is_malformed(result: &Result<Head, HeadError>) -> bool {
+    fn is_malformed(result: &Result<Box<Head>, HeadError>) -> bool {
         matches!(result, Err(HeadError::Malformed(_)))
     }
 

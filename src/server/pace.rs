@@ -1,13 +1,14 @@
-//! How long a client is waited for while it sends a body (DO-4).
+//! How long a client is waited for while it sends a body, or does not read an answer (DO-4).
 //!
 //! Only the time counts in which the gateway waits for the client. While an application takes its time, or does not
 //! read, nobody waits for the client, and nothing counts.
 
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Sleep, sleep, sleep_until};
 
 /// How a body has to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +64,39 @@ impl Upload {
     }
 }
 
+/// The waiting for a client that does not read.
+#[derive(Debug)]
+pub(super) struct Download {
+    patience: Duration,
+    /// Runs while a part of an answer is not taken.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Download {
+    /// Nothing is waited for; later each part of an answer at most so long.
+    pub(super) const fn new(patience: Duration) -> Self {
+        Self { patience, timer: None }
+    }
+
+    /// What became of the writing of a part, which may go in pieces: the time runs from the first that was not
+    /// taken until `is_whole`. Most parts go at once, and cost no look at the clock.
+    pub(super) fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+        is_whole: impl Fn(&T) -> bool,
+    ) -> Poll<io::Result<T>> {
+        let Poll::Ready(written) = written else {
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.patience)));
+            return timer.as_mut().poll(cx).map(|()| Err(io::Error::from(io::ErrorKind::TimedOut)));
+        };
+        if written.as_ref().is_ok_and(is_whole) {
+            self.timer = None;
+        }
+        Poll::Ready(written)
+    }
+}
+
 /// What a client has sent, and how long it was waited for.
 #[derive(Debug)]
 struct Account {
@@ -106,9 +140,29 @@ impl Account {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::task::Waker;
+
     use super::*;
 
     const PACE: Pace = Pace { idle: Duration::from_secs(30), bytes_per_second: 240 };
+
+    #[tokio::test]
+    async fn a_part_of_an_answer_is_taken_in_time_whatever_pieces_it_goes_in() {
+        let mut download = Download::new(Duration::from_millis(20));
+        let mut write = |written: Poll<io::Result<usize>>| {
+            let polled =
+                download.poll(&mut Context::from_waker(Waker::noop()), written, |written| *written == 9);
+            (polled.map(Result::unwrap), download.timer.as_ref().map(|timer| timer.deadline()))
+        };
+        assert_eq!(write(Poll::Ready(Ok(9))), (Poll::Ready(9), None), "taken at once");
+        let (pending, deadline) = write(Poll::Pending);
+        assert!(pending.is_pending() && deadline.is_some());
+        assert_eq!(write(Poll::Ready(Ok(5))), (Poll::Ready(5), deadline), "a piece is no new time");
+        assert_eq!(write(Poll::Ready(Ok(9))), (Poll::Ready(9), None), "it has gone");
+        let stuck = poll_fn(|cx| download.poll(cx, Poll::<io::Result<()>>::Pending, |()| true)).await;
+        assert_eq!(stuck.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
 
     /// A client that sends `bytes` each `every`: after how many seconds it was waited for too long, within
     /// an hour.

@@ -29,7 +29,7 @@ use tokio::net::TcpStream;
 
 use super::body::Framing;
 use super::life::Life;
-use super::pace::{Pace, Upload};
+use super::pace::{Download, Pace, Upload};
 
 /// Head and body of a small answer leave together: one system call, one TLS record.
 const WRITE_BUFFER_BYTES: usize = 4 * 1024;
@@ -42,6 +42,9 @@ const TLS_READ_BUFFER_BYTES: usize = 16 * 1024;
 
 /// How much is read from a client that sends ahead while its request is still in progress.
 const PROBE_BYTES: usize = 512;
+
+/// How long a client may leave a part of an answer unread before it counts as gone.
+pub(super) const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What reading a body fails with when the client was waited for too long.
 pub(super) const BODY_TOO_SLOW: io::ErrorKind = io::ErrorKind::TimedOut;
@@ -86,6 +89,7 @@ pub(super) struct Wire {
     ahead: BytesMut,
     framing: Framing,
     upload: Upload,
+    download: Download,
 }
 
 impl Wire {
@@ -94,7 +98,13 @@ impl Wire {
         let socket = BufWriter::with_capacity(WRITE_BUFFER_BYTES, socket);
         // No body is waited for before a request begins.
         let upload = Upload::new(Pace { idle: Duration::ZERO, bytes_per_second: 0 }, true);
-        Self { socket, ahead: BytesMut::new(), framing: Framing::length(0), upload }
+        Self {
+            socket,
+            ahead: BytesMut::new(),
+            framing: Framing::length(0),
+            upload,
+            download: Download::new(CLIENT_WRITE_TIMEOUT),
+        }
     }
 
     /// The bytes that were read ahead.
@@ -191,10 +201,6 @@ impl Transport {
     fn wire(&mut self) -> io::Result<&mut Wire> {
         self.wire.as_deref_mut().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
     }
-
-    fn socket(&mut self) -> io::Result<Pin<&mut BufWriter<Socket>>> {
-        Ok(Pin::new(self.wire()?.socket()))
-    }
 }
 
 impl Drop for Transport {
@@ -227,8 +233,10 @@ impl AsyncRead for Transport {
 impl AsyncWrite for Transport {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.wire()?.upload.go_on();
-        let written = ready!(this.socket()?.poll_write(cx, buf));
+        let wire = this.wire()?;
+        wire.upload.go_on();
+        let written = Pin::new(wire.socket()).poll_write(cx, buf);
+        let written = ready!(wire.download.poll(cx, written, |written| *written == buf.len()));
         if this.life.is_tunnel() {
             this.life.note_traffic();
         }
@@ -236,11 +244,13 @@ impl AsyncWrite for Transport {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().socket()?.poll_flush(cx)
+        let wire = self.get_mut().wire()?;
+        let flushed = Pin::new(wire.socket()).poll_flush(cx);
+        wire.download.poll(cx, flushed, |()| true)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().socket()?.poll_flush(cx)
+        self.poll_flush(cx)
     }
 }
 

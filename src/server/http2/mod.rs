@@ -256,7 +256,7 @@ fn stream_head(request: &RequestHeader, has_body: bool) -> StreamHead<'_> {
 async fn exchange(
     door: &Arc<Door>,
     mut session: HttpSession,
-    mut head: Head,
+    mut head: Box<Head>,
     client: Arc<Client>,
     life: Arc<Life>,
 ) {
