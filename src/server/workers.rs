@@ -5,12 +5,14 @@
 //! free to accept the next one (docs/performance.md).
 
 use std::io;
-use std::sync::mpsc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
+
+/// How often it is looked whether a thread has ended.
+const LOOK_AFTER: Duration = Duration::from_millis(1);
 
 /// The threads; they end when this is dropped.
 #[derive(Debug)]
@@ -21,8 +23,7 @@ struct Worker {
     handle: Handle,
     /// Ends the thread when it is dropped.
     _stop: oneshot::Sender<()>,
-    /// Says nothing; closed when the thread is done.
-    done: mpsc::Receiver<()>,
+    thread: JoinHandle<()>,
 }
 
 impl Workers {
@@ -45,10 +46,9 @@ impl Workers {
     /// Ends them, and waits so long for it. Whatever is still in progress is dropped by its own thread.
     pub(super) fn end(self, patience: Duration) {
         let deadline = Instant::now() + patience;
-        let ending: Vec<_> = self.0.into_iter().map(|worker| worker.done).collect();
-        for done in ending {
-            // Closed, or too slow: nobody waits for either.
-            let _ = done.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        let ending: Vec<_> = self.0.into_iter().map(|worker| worker.thread).collect();
+        while ending.iter().any(|thread| !thread.is_finished()) && Instant::now() < deadline {
+            thread::sleep(LOOK_AFTER);
         }
     }
 }
@@ -58,23 +58,19 @@ impl Worker {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
-        let (ended, done) = mpsc::sync_channel(0);
-        thread::Builder::new().name(name).spawn(move || run(runtime, stopped, ended))?;
-        Ok(Self { handle, _stop: stop, done })
+        let thread = thread::Builder::new().name(name).spawn(move || {
+            // An error is the word to stop: nothing is ever sent.
+            let _ = runtime.block_on(stopped);
+            runtime.shutdown_background();
+        })?;
+        Ok(Self { handle, _stop: stop, thread })
     }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "they are dropped when the thread is done")]
-fn run(runtime: Runtime, stopped: oneshot::Receiver<()>, _ended: mpsc::SyncSender<()>) {
-    // An error is the word to stop: nothing is ever sent.
-    let _ = runtime.block_on(stopped);
-    runtime.shutdown_background();
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, mpsc};
 
     use super::*;
 

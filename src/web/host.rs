@@ -248,7 +248,7 @@ mod tests {
     fn a_name_of_exactly_the_longest_length_is_read() {
         let name = ["abcdefg."; 31].concat() + "abcdefg";
         assert_eq!(name.len(), MAX_NAME_BYTES);
-        assert_eq!(Host::parse(name.as_bytes()).map(|host| host.name), Ok(name));
+        assert_eq!(Host::parse(name.as_bytes()).map(|host| host.name), Ok(name.into()));
     }
 
     proptest! {

@@ -178,11 +178,14 @@ mod tests {
         let rig = Rig::new();
         let cookie = rig.sign_in(&[]).await;
         let request = Owned::get("app.test", "/x").with_cookie(&cookie);
-        let plan = rig.gateway.decide(&request.request(), &LastCookie::default()).await.unwrap();
+        let plan =
+            rig.gateway.decide(&request.request(), &crate::gateway::LastCookie::default()).await.unwrap();
         let [newer] = in_turn(&rig).await;
         assert_eq!(admit(&rig, newer, (1, AtLimit::EndOldest), None).await, Admitted::Yes(1));
         assert!(plan.session().unwrap().ended.is_cancelled());
-        assert!(rig.gateway.decide(&request.request(), &LastCookie::default()).await.is_err());
+        assert!(
+            rig.gateway.decide(&request.request(), &crate::gateway::LastCookie::default()).await.is_err()
+        );
     }
 
     #[tokio::test]

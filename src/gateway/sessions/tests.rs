@@ -64,13 +64,13 @@ impl Cluster {
 
 async fn verdict(rig: &Rig, path: &str, cookie: &str) -> Verdict {
     let request = Owned::get("app.test", path).with_cookie(cookie);
-    let plan = rig.gateway.decide(&request.request(), &LastCookie::default()).await;
+    let plan = rig.gateway.decide(&request.request(), &crate::gateway::LastCookie::default()).await;
     plan.map(|plan| plan.session().is_some())
 }
 
 async fn ready(rig: &Rig, cookie: &str) -> Arc<ReadySession> {
     let request = Owned::get("app.test", "/x").with_cookie(cookie);
-    let plan = rig.gateway.decide(&request.request(), &LastCookie::default()).await.unwrap();
+    let plan = rig.gateway.decide(&request.request(), &crate::gateway::LastCookie::default()).await.unwrap();
     Arc::clone(plan.session().unwrap())
 }
 
@@ -311,7 +311,7 @@ async fn in_an_outage_no_browser_loses_a_cookie() {
         let refusal = outage
             .rig
             .gateway
-            .decide(&request.request(), &LastCookie::default())
+            .decide(&request.request(), &crate::gateway::LastCookie::default())
             .await
             .map(|_| ())
             .unwrap_err();

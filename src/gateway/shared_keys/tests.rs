@@ -292,7 +292,7 @@ fn rig(store: &Arc<dyn SessionStore>, clock: &Clock) -> (Rig, Arc<SharedKeys>) {
 
 async fn verdict(rig: &Rig, cookie: &str) -> Result<bool, Refusal> {
     let request = Owned::get("app.test", "/x").with_cookie(cookie).with("accept", "text/html");
-    let plan = rig.gateway.decide(&request.request(), &LastCookie::default()).await;
+    let plan = rig.gateway.decide(&request.request(), &crate::gateway::LastCookie::default()).await;
     plan.map(|plan| plan.session().is_some())
 }
 

@@ -53,7 +53,7 @@ pub(super) fn start_settings(settings: Settings) -> Fixture {
 /// Starts a gateway whose clock the test moves.
 pub(super) fn start_at(settings: Settings, clock: Clock) -> Fixture {
     let runtimes = Runtimes::new(&settings.server).unwrap();
-    let open = Open::new(&settings, runtimes.proxy.handle(), runtimes.control.handle()).unwrap();
+    let open = Open::new(&settings, runtimes.control.handle()).unwrap();
     let assembly = Assembly::new(settings, clock, runtimes.control.handle()).unwrap();
     let gateway = Arc::clone(&assembly.gateway);
     let running = runtimes.launch(assembly, open).unwrap();
