@@ -81,17 +81,17 @@ mod tests {
         let last = LastCookie::default();
         assert_eq!(last.recall(0, &here, b""), None);
         last.keep(0, &here, b"one", one);
-        let cases: &[(&str, u64, &Site, &[u8], Option<StoreKey>)] = &[
-            ("the same", 0, &here, b"one", Some(one)),
-            ("other keys", 1, &here, b"one", None),
-            ("another host", 0, &there, b"one", None),
-            ("another cookie", 0, &here, b"two", None),
-            ("its beginning", 0, &here, b"on", None),
-            ("more", 0, &here, b"one ", None),
-            ("nothing", 0, &here, b"", None),
+        let cases: &[(&str, u64, &Site, &[u8], bool)] = &[
+            ("the same", 0, &here, b"one", true),
+            ("other keys", 1, &here, b"one", false),
+            ("another host", 0, &there, b"one", false),
+            ("another cookie", 0, &here, b"two", false),
+            ("its beginning", 0, &here, b"on", false),
+            ("more", 0, &here, b"one ", false),
+            ("nothing", 0, &here, b"", false),
         ];
         for (name, keys, site, value, expected) in cases {
-            assert_eq!(last.recall(*keys, site, value), *expected, "{name}");
+            assert_eq!(last.recall(*keys, site, value), expected.then_some(one), "{name}");
         }
         last.keep(0, &here, b"two", two);
         assert_eq!(last.recall(0, &here, b"one"), None, "there is one last cookie");

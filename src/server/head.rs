@@ -114,7 +114,9 @@ impl Head {
         let mut frame = BytesMut::with_capacity(FRAME_BYTES + self.target.as_str().len());
         let version = if self.http_1_1 { " HTTP/1.1\r\nHost: " } else { " HTTP/1.0\r\nHost: " };
         let line = [self.method, " ", self.target.as_str(), version, self.host.name()];
-        line.iter().for_each(|part| frame.extend_from_slice(part.as_bytes()));
+        for part in line {
+            frame.extend_from_slice(part.as_bytes());
+        }
         if let Some(port) = self.host.port() {
             frame.extend_from_slice(format!(":{port}").as_bytes());
         }

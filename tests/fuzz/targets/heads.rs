@@ -47,7 +47,7 @@ fn check_fields(input: &[u8], head: &ReadHead) {
     assert_eq!(sent.headers.len(), head.fields.len(), "a field is lost");
     for name in head.fields.keys() {
         let of_name = sent.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name.as_str()));
-        let values = head.fields.get_all(name).iter().map(|value| value.as_bytes());
+        let values = head.fields.get_all(name).iter().map(http::HeaderValue::as_bytes);
         assert!(of_name.map(|field| field.value).eq(values), "{name} has other values");
     }
 }
