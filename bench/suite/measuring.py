@@ -146,7 +146,9 @@ def load(entry, args, seconds):
     if output.returncode != 0:
         raise Failed(f"the load ended with {output.returncode}: {output.stderr.strip()[-300:]}")
     answer = json.loads(output.stdout)
-    if answer["errors"] or not answer["requests"]:
+    if not answer["errors"] and not answer["requests"]:
+        raise Failed(f"nothing was answered within {seconds} s: the machine is busy with something else")
+    if answer["errors"]:
         first = " ".join(str(answer["first_error"]).split())[:200]
         raise Failed(f"{answer['requests']} answers were right, {answer['errors']} not: {first}")
     return answer
