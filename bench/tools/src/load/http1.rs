@@ -1,20 +1,28 @@
 //! HTTP/1.1, made by hand: a request is bytes that are there already, an answer is compared where it was
-//! read. One call to write and one to read for each request, where the body is not large.
+//! read. One call to write and one to read for each request, where the body is not large; what does not fit into
+//! the connection's own buffer is read into one that all share, which stays in the processor's cache.
 
+use std::future::poll_fn;
 use std::io;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::task::JoinSet;
 
 use super::dial::{Dialer, Wire};
 use super::{Load, Options, requests};
+use crate::pattern::Body;
 use crate::{Outcome, head};
 
-/// The most that is read at once of a body.
-const BUFFER: usize = 128 * 1024;
+/// A connection's own buffer: for a head, and a small body with it.
+const BUFFER: usize = 16 * 1024;
+
+/// The most that is read at once of a larger body.
+const SCRATCH: usize = 256 * 1024;
 
 /// So much of a wrong answer is told.
 const TOLD: usize = 300;
@@ -22,11 +30,12 @@ const TOLD: usize = 300;
 /// Drives HTTP/1.1.
 pub async fn drive(options: &Options, dialer: Dialer) -> Outcome<Value> {
     let requests = requests(options, |cookie| Ok(request(options, cookie)))?;
-    let buffer = (options.body + head::MAX).min(BUFFER);
+    let scratch = Arc::new(Mutex::new(vec![0; SCRATCH]));
     let mut connections = Vec::new();
     for _ in 0..options.connections {
         let wire = if options.close { None } else { Some(dialer.dial().await?) };
-        connections.push(Connection { wire, served: false, buffer: vec![0; buffer] });
+        let (buffer, scratch) = (vec![0; BUFFER], Arc::clone(&scratch));
+        connections.push(Connection { wire, served: false, buffer, scratch });
     }
     let load = Load::begin(options, dialer, requests)?;
     let mut clients = JoinSet::new();
@@ -69,6 +78,8 @@ struct Connection {
     /// Whether it brought an answer already.
     served: bool,
     buffer: Vec<u8>,
+    /// There is one thread: the lock is never waited for.
+    scratch: Arc<Mutex<Vec<u8>>>,
 }
 
 /// An answer that was read whole.
@@ -109,7 +120,7 @@ impl Connection {
     }
 
     async fn exchange(&mut self, load: &Load<Vec<u8>>, request: &[u8]) -> Outcome<Result<Answer, Failure>> {
-        let Self { wire, served, buffer } = self;
+        let Self { wire, served, buffer, scratch } = self;
         if wire.is_none() {
             *wire = Some(load.dialer.dial().await?);
             *served = false;
@@ -117,9 +128,11 @@ impl Connection {
         }
         Ok(match wire {
             Some(Wire::Plain(stream)) => {
-                Exchange { stream, buffer, filled: 0 }.run(request, &load.body).await
+                Exchange { stream, buffer, scratch, filled: 0 }.run(request, &load.body).await
             }
-            Some(Wire::Tls(stream)) => Exchange { stream, buffer, filled: 0 }.run(request, &load.body).await,
+            Some(Wire::Tls(stream)) => {
+                Exchange { stream, buffer, scratch, filled: 0 }.run(request, &load.body).await
+            }
             None => return Err("there is no connection".into()),
         })
     }
@@ -129,35 +142,48 @@ impl Connection {
 struct Exchange<'a, S> {
     stream: S,
     buffer: &'a mut [u8],
+    scratch: &'a Mutex<Vec<u8>>,
     filled: usize,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
-    async fn run(mut self, request: &[u8], body: &[u8]) -> Result<Answer, Failure> {
+    async fn run(mut self, request: &[u8], body: &Body) -> Result<Answer, Failure> {
         match self.send_and_receive(request, body).await {
             Ok(answer) => Ok(answer),
             Err(error) => Err(Failure { error, untouched: self.filled == 0 }),
         }
     }
 
-    async fn send_and_receive(&mut self, request: &[u8], expected: &[u8]) -> io::Result<Answer> {
+    async fn send_and_receive(&mut self, request: &[u8], expected: &Body) -> io::Result<Answer> {
         self.stream.write_all(request).await?;
         self.stream.flush().await?;
         let end = self.read_head().await?;
         let head = Head::of(&self.buffer[..end]);
-        let mut body = Body::new(head.is_right(expected.len()), &self.buffer[..end], expected);
+        let mut body = Comparison::new(head.is_right(expected.length()), &self.buffer[..end], expected);
         body.take(&self.buffer[end..self.filled]);
         while body.taken < head.length {
-            let most = self.buffer.len().min(head.length - body.taken);
-            let read = self.stream.read(&mut self.buffer[..most]).await?;
-            if read == 0 {
+            if poll_fn(|context| self.poll_body(context, &mut body, head.length)).await? == 0 {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the body was cut off"));
             }
-            body.take(&self.buffer[..read]);
         }
         let wrong =
             body.wrong.or_else(|| (body.taken > head.length).then(|| "more than the answer".to_owned()));
         Ok(Answer { closes: head.closes || wrong.is_some(), wrong })
+    }
+
+    /// Reads some of a body and compares it; the buffer belongs to everybody again afterwards.
+    fn poll_body(
+        &mut self,
+        context: &mut Context<'_>,
+        body: &mut Comparison<'_>,
+        length: usize,
+    ) -> Poll<io::Result<usize>> {
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let most = scratch.len().min(length - body.taken);
+        let mut buffer = ReadBuf::new(&mut scratch[..most]);
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+        body.take(buffer.filled());
+        Poll::Ready(Ok(buffer.filled().len()))
     }
 
     /// Reads until the head is whole, with whatever comes along; says where it ends.
@@ -206,14 +232,14 @@ impl Head {
 }
 
 /// A body that is compared while it comes.
-struct Body<'a> {
-    expected: &'a [u8],
+struct Comparison<'a> {
+    expected: &'a Body,
     taken: usize,
     wrong: Option<String>,
 }
 
-impl<'a> Body<'a> {
-    fn new(is_right: bool, head: &[u8], expected: &'a [u8]) -> Self {
+impl<'a> Comparison<'a> {
+    fn new(is_right: bool, head: &[u8], expected: &'a Body) -> Self {
         let wrong = (!is_right).then(|| head::text(head::first_line(head)) + ": ");
         Self { expected, taken: 0, wrong }
     }
@@ -223,7 +249,7 @@ impl<'a> Body<'a> {
         match &mut self.wrong {
             Some(told) if told.len() < TOLD => told.push_str(&head::text(&piece[..piece.len().min(TOLD)])),
             Some(_) => {}
-            None if self.expected.get(self.taken..end) == Some(piece) => {}
+            None if self.expected.has(self.taken, piece) => {}
             None => self.wrong = Some(format!("the body differs in bytes {} to {end}", self.taken)),
         }
         self.taken = end;

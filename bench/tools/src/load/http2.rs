@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::dial::{Dialer, Wire};
 use super::{Load, Options, requests};
+use crate::pattern::Body;
 use crate::{Outcome, head};
 
 /// What browsers let a server send ahead, on one stream and on all.
@@ -130,7 +131,7 @@ fn count(load: &Load<Request<()>>, begun: Instant, asked: Outcome<Option<String>
 }
 
 /// Asks; gives what is wrong with the answer.
-async fn ask(sender: &mut Sender, request: &Request<()>, expected: &[u8]) -> Outcome<Option<String>> {
+async fn ask(sender: &mut Sender, request: &Request<()>, expected: &Body) -> Outcome<Option<String>> {
     let (response, _) = sender.send_request(request.clone(), true)?;
     let (head, body) = response.await?.into_parts();
     if head.status == StatusCode::OK {
@@ -141,18 +142,18 @@ async fn ask(sender: &mut Sender, request: &Request<()>, expected: &[u8]) -> Out
 }
 
 /// Compares a body while it comes.
-async fn compare(mut body: RecvStream, expected: &[u8]) -> Outcome<Option<String>> {
+async fn compare(mut body: RecvStream, expected: &Body) -> Outcome<Option<String>> {
     let (mut taken, mut wrong) = (0, None);
     while let Some(piece) = body.data().await {
         let piece = piece?;
         let end = taken + piece.len();
-        if wrong.is_none() && expected.get(taken..end) != Some(&piece[..]) {
+        if wrong.is_none() && !expected.has(taken, &piece) {
             wrong = Some(format!("the body differs in bytes {taken} to {end}"));
         }
         taken = end;
         body.flow_control().release_capacity(piece.len())?;
     }
-    let short = taken < expected.len();
+    let short = taken < expected.length();
     Ok(wrong.or_else(|| short.then(|| format!("the body has {taken} bytes"))))
 }
 

@@ -20,7 +20,7 @@ use tokio::time::timeout_at;
 use self::dial::Dialer;
 use self::tally::Tally;
 use crate::Outcome;
-use crate::pattern::pattern;
+use crate::pattern::Body;
 use crate::upstream::parse_field;
 
 /// How long after the end an answer is waited for.
@@ -91,7 +91,7 @@ struct Load<R> {
     close: bool,
     requests: Vec<R>,
     next: AtomicUsize,
-    body: Vec<u8>,
+    body: Body,
     until: Instant,
     tally: Tally,
 }
@@ -99,7 +99,7 @@ struct Load<R> {
 impl<R> Load<R> {
     /// From here on time counts, so whatever takes time comes before.
     fn begin(options: &Options, dialer: Dialer, requests: Vec<R>) -> Outcome<Arc<Self>> {
-        let body = pattern(options.body);
+        let body = Body::new(options.body);
         let from = Instant::now() + Duration::try_from_secs_f64(options.warm_up)?;
         Ok(Arc::new(Self {
             dialer,
