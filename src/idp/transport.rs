@@ -211,7 +211,8 @@ fn builder(options: &Options, identity: Option<&Identity>) -> ClientBuilder {
         .dns_resolver(options.reach.clone())
         .connect_timeout(CONNECT_TIMEOUT.min(options.timeout))
         .pool_idle_timeout(Duration::from_secs(30))
-        .pool_max_idle_per_host(8)
+        // Fewer would have people who sign in at one time pay for handshakes over and over.
+        .pool_max_idle_per_host(MAX_IN_FLIGHT)
 }
 
 fn failed(error: &reqwest::Error) -> TransportError {
@@ -241,16 +242,20 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Instant;
 
+    use axum::Router;
     use axum::body::Body;
     use axum::extract::Request as Incoming;
     use axum::http::header::{CONTENT_ENCODING, COOKIE, LOCATION, SET_COOKIE, USER_AGENT};
     use axum::response::Response;
+    use axum::serve::ListenerExt as _;
     use flate2::Compression;
     use flate2::write::GzEncoder;
+    use futures::future::join_all;
     use futures::{StreamExt as _, stream};
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
     use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
     use rustls::server::WebPkiClientVerifier;
+    use tokio::sync::Barrier;
 
     use super::reach::tests::Names;
     use super::*;
@@ -357,6 +362,34 @@ mod tests {
             assert_eq!(error, TransportError::Timeout(timeout), "TK-131 {path}");
             assert!(started.elapsed() < Duration::from_secs(10), "{path}: {:?}", started.elapsed());
         }
+    }
+
+    #[tokio::test]
+    async fn as_many_connections_are_kept_as_requests_may_be_in_flight() {
+        let together = Arc::new(Barrier::new(MAX_IN_FLIGHT));
+        let answer = move || {
+            let together = Arc::clone(&together);
+            async move {
+                together.wait().await;
+            }
+        };
+        let opened = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&opened);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let listener = listener.tap_io(move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+        });
+        Handle::current().spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+
+        let transport = transport(&options());
+        for round in 0..5 {
+            let sent = (0..MAX_IN_FLIGHT).map(|_| transport.send(get(&url), LIMIT));
+            let answers = join_all(sent).await;
+            assert!(answers.iter().all(Result::is_ok), "round {round}");
+        }
+        // A few may be missed that are just being given back; with eight it was five times as many.
+        assert!(opened.load(Ordering::SeqCst) < 2 * MAX_IN_FLIGHT, "{opened:?}");
     }
 
     #[tokio::test]
