@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use super::support::{Application, public, start, status};
+use super::support::{Application, field, fields, public, start, status};
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: app.test\r\nAccept: application/json\r\n\r\n";
 
@@ -66,6 +66,38 @@ fn connections_to_an_application_are_used_again() {
         assert_eq!(status(&client.read_answer()), 200);
     }
     assert_eq!(connections.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn a_request_that_is_tried_again_is_the_same_request() {
+    let heads = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = std::sync::Arc::clone(&heads);
+    let application = Application::start(move |connection, head| {
+        let mut heads = seen.lock().unwrap();
+        heads.push(head.to_owned());
+        match heads.len() {
+            // A connection that had been idle may have been closed meanwhile.
+            2 => connection.stream().shutdown(std::net::Shutdown::Both).unwrap(),
+            _ => connection.answer("200 OK", "", "ok"),
+        }
+    });
+    let gateway = start(&public(application.address, ""));
+    let mut client = gateway.connect();
+    for _ in 0..2 {
+        client.send(
+            "GET /a HTTP/1.1\r\nHost: app.test\r\nCookie: theme=dark\r\nX-Mine: 1\r\nX-Mine: 2\r\n\
+             X-Forwarded-User: root\r\nX-Ended: 1\r\nConnection: X-Ended\r\n\r\n",
+        );
+        assert_eq!(status(&client.read_answer()), 200);
+    }
+    let heads = heads.lock().unwrap();
+    assert_eq!(heads.len(), 3, "one was tried again");
+    assert_eq!(heads[1], heads[2]);
+    assert_eq!(fields(&heads[2], "x-mine").collect::<Vec<_>>(), ["1", "2"]);
+    assert_eq!(field(&heads[2], "cookie"), Some("theme=dark"));
+    for name in ["x-forwarded-user", "x-ended", "connection"] {
+        assert_eq!(field(&heads[2], name), None, "{name}");
+    }
 }
 
 #[test]
