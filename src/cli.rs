@@ -113,7 +113,7 @@ enum Failure {
     #[error(transparent)]
     Keys(#[from] KeysFailure),
     #[error(transparent)]
-    Logging(#[from] logging::AlreadySet),
+    Logging(#[from] logging::InitError),
     #[error(transparent)]
     Random(#[from] RandomError),
     #[error(transparent)]
@@ -158,7 +158,9 @@ pub fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     install_crypto_provider();
-    match cli.command.execute() {
+    let executed = cli.command.execute();
+    logging::flush();
+    match executed {
         Ok(status) => status,
         Err(failure) => {
             tell(&failure);

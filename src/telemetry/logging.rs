@@ -5,8 +5,9 @@
 //! targets with their query, and so codes and states, at ERROR (LG-1, LG-2). `RUST_LOG` is not read.
 
 use std::any::Any;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::panic::PanicHookInfo;
+use std::sync::{Arc, OnceLock};
 
 use tracing::Subscriber;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -14,6 +15,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::bridge;
 use super::lines::{Lines, Shape};
+use super::outlet::Outlet;
 
 /// The shape of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -54,27 +56,48 @@ pub struct LogSettings {
     pub access: bool,
 }
 
-/// The log is already set up in this process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("logging is already set up in this process")]
-pub struct AlreadySet;
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// It is set up.
+    #[error("logging is already set up in this process")]
+    AlreadySet,
+    /// The thread that writes it.
+    #[error("the system gives no thread for the log: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// The process's log.
+static OUTLET: OnceLock<Arc<Outlet>> = OnceLock::new();
 
 /// Sets up the process's log on standard output, and a panic hook that writes to it.
 ///
 /// # Errors
-/// [`AlreadySet`] when called twice.
-pub fn init(settings: &LogSettings) -> Result<(), AlreadySet> {
-    let subscriber = subscriber(shape(settings.format), settings.level, write_to_stdout);
-    tracing::subscriber::set_global_default(subscriber).or(Err(AlreadySet))?;
-    bridge::install().or(Err(AlreadySet))?;
+/// [`InitError`]; when called twice, for one.
+pub fn init(settings: &LogSettings) -> Result<(), InitError> {
+    let outlet = Arc::new(Outlet::new(io::stdout()));
+    let lines = Arc::clone(&outlet);
+    let write = move |level, line: &[u8]| lines.take(level, line);
+    let subscriber = subscriber(shape(settings.format), settings.level, write);
+    tracing::subscriber::set_global_default(subscriber).or(Err(InitError::AlreadySet))?;
+    bridge::install().or(Err(InitError::AlreadySet))?;
+    outlet.start().map_err(InitError::Thread)?;
+    OUTLET.set(outlet).or(Err(InitError::AlreadySet))?;
     std::panic::set_hook(Box::new(tell_panic));
     Ok(())
+}
+
+/// Writes the lines that wait; to be called before the process ends.
+pub fn flush() {
+    if let Some(outlet) = OUTLET.get() {
+        outlet.write_out();
+    }
 }
 
 fn shape(format: Format) -> Shape {
     match format {
         Format::Human => Shape::Human,
-        Format::Auto if std::io::stdout().is_terminal() => Shape::Human,
+        Format::Auto if io::stdout().is_terminal() => Shape::Human,
         Format::Json | Format::Auto => Shape::Json,
     }
 }
@@ -82,7 +105,7 @@ fn shape(format: Format) -> Shape {
 fn subscriber(
     shape: Shape,
     level: Level,
-    write: impl Fn(&[u8]) + Send + Sync + 'static,
+    write: impl Fn(tracing::Level, &[u8]) + Send + Sync + 'static,
 ) -> impl Subscriber + Send + Sync {
     let own = match level {
         Level::Error => LevelFilter::ERROR,
@@ -94,13 +117,6 @@ fn subscriber(
     let filter =
         Targets::new().with_default(LevelFilter::WARN.min(own)).with_target(env!("CARGO_PKG_NAME"), own);
     tracing_subscriber::registry().with(filter).with(Lines::new(shape, write))
-}
-
-/// One write for one line, so that lines of several threads never mix. A log that can't be written
-/// must not stop the gateway: there is nobody left to tell.
-fn write_to_stdout(line: &[u8]) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(line).and_then(|()| out.flush());
 }
 
 fn tell_panic(info: &PanicHookInfo<'_>) {
@@ -118,7 +134,7 @@ fn write_panic(payload: &(dyn Any + Send), location: Option<&str>) {
 /// The lines that `work` writes on this thread; for tests.
 #[cfg(test)]
 pub(crate) fn captured(format: Format, level: Level, work: impl FnOnce()) -> Vec<String> {
-    use std::sync::{Arc, Mutex, Once};
+    use std::sync::{Mutex, Once};
 
     // With one subscriber in the process `tracing` caches what the first thread to come by thinks of
     // a line; with a second one, that listens to all, it asks each time.
@@ -128,7 +144,7 @@ pub(crate) fn captured(format: Format, level: Level, work: impl FnOnce()) -> Vec
     });
     let lines = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&lines);
-    let write = move |line: &[u8]| sink.lock().unwrap().push(String::from_utf8(line.to_vec()).unwrap());
+    let write = move |_, line: &[u8]| sink.lock().unwrap().push(String::from_utf8(line.to_vec()).unwrap());
     tracing::subscriber::with_default(subscriber(shape(format), level, write), work);
     let lines = lines.lock().unwrap();
     lines.clone()

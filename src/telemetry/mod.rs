@@ -5,5 +5,6 @@ pub mod events;
 mod lines;
 pub mod logging;
 pub mod metrics;
+mod outlet;
 
 pub use events::Events;
