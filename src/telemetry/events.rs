@@ -297,8 +297,12 @@ impl Events {
     }
 }
 
+/// The target of access lines, of which there is one for each request.
+pub(super) const ACCESS: &str = concat!(env!("CARGO_PKG_NAME"), "::access");
+
 fn write_access(access: &Access<'_>) {
     info!(
+        target: ACCESS,
         event = "request",
         request_id = %access.request_id,
         client = %access.client,

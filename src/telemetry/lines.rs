@@ -6,7 +6,7 @@ use std::fmt::{self, Write as _};
 use std::time::{Duration, UNIX_EPOCH};
 
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
@@ -34,13 +34,13 @@ pub(super) struct Lines<W> {
     write: W,
 }
 
-impl<W: Fn(Level, &[u8]) + Send + Sync + 'static> Lines<W> {
+impl<W: Fn(&str, &[u8]) + Send + Sync + 'static> Lines<W> {
     pub(super) fn new(shape: Shape, write: W) -> Self {
         Self { shape, clock: Clock::system(), write }
     }
 }
 
-impl<S: Subscriber, W: Fn(Level, &[u8]) + Send + Sync + 'static> Layer<S> for Lines<W> {
+impl<S: Subscriber, W: Fn(&str, &[u8]) + Send + Sync + 'static> Layer<S> for Lines<W> {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut out = BUFFER.take();
         out.clear();
@@ -51,7 +51,7 @@ impl<S: Subscriber, W: Fn(Level, &[u8]) + Send + Sync + 'static> Layer<S> for Li
         line.part = Part::Rest;
         event.record(&mut line);
         line.end();
-        (self.write)(*event.metadata().level(), line.out.as_bytes());
+        (self.write)(event.metadata().target(), line.out.as_bytes());
         BUFFER.set(line.out);
     }
 }

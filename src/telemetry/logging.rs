@@ -14,6 +14,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::bridge;
+use super::events::ACCESS;
 use super::lines::{Lines, Shape};
 use super::outlet::Outlet;
 
@@ -77,7 +78,7 @@ static OUTLET: OnceLock<Arc<Outlet>> = OnceLock::new();
 pub fn init(settings: &LogSettings) -> Result<(), InitError> {
     let outlet = Arc::new(Outlet::new(io::stdout()));
     let lines = Arc::clone(&outlet);
-    let write = move |level, line: &[u8]| lines.take(level, line);
+    let write = move |target: &str, line: &[u8]| lines.take(target == ACCESS, line);
     let subscriber = subscriber(shape(settings.format), settings.level, write);
     tracing::subscriber::set_global_default(subscriber).or(Err(InitError::AlreadySet))?;
     bridge::install().or(Err(InitError::AlreadySet))?;
@@ -105,7 +106,7 @@ fn shape(format: Format) -> Shape {
 fn subscriber(
     shape: Shape,
     level: Level,
-    write: impl Fn(tracing::Level, &[u8]) + Send + Sync + 'static,
+    write: impl Fn(&str, &[u8]) + Send + Sync + 'static,
 ) -> impl Subscriber + Send + Sync {
     let own = match level {
         Level::Error => LevelFilter::ERROR,
@@ -144,7 +145,8 @@ pub(crate) fn captured(format: Format, level: Level, work: impl FnOnce()) -> Vec
     });
     let lines = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&lines);
-    let write = move |_, line: &[u8]| sink.lock().unwrap().push(String::from_utf8(line.to_vec()).unwrap());
+    let write =
+        move |_: &str, line: &[u8]| sink.lock().unwrap().push(String::from_utf8(line.to_vec()).unwrap());
     tracing::subscriber::with_default(subscriber(shape(format), level, write), work);
     let lines = lines.lock().unwrap();
     lines.clone()

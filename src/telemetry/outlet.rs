@@ -1,17 +1,15 @@
 //! Where log lines go, one after the other.
 //!
-//! A line for each request is gathered with those of others, and a thread of its own writes them a moment later:
-//! a request neither makes a system call for its line nor waits for whoever reads the log. What somebody must
-//! know (WARN and ERROR) is written at once, behind everything that came before it. A log that can't be written
-//! must not stop the gateway: there is nobody left to tell.
+//! Access lines, one for each request, are gathered, and a thread of its own writes them a moment later: a request
+//! neither makes a system call for its line nor waits for whoever reads the log. Every other line is written at
+//! once, behind everything that came before it. A log that can't be written must not stop the gateway: there is
+//! nobody left to tell.
 
 use std::io::{self, Write};
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
-
-use tracing::Level;
 
 /// How long lines are gathered.
 const GATHERED_FOR: Duration = Duration::from_millis(20);
@@ -43,12 +41,12 @@ impl Outlet {
         thread::Builder::new().name("log".to_owned()).spawn(move || outlet.write_on()).map(drop)
     }
 
-    /// Takes a line, which ends with its line feed.
-    pub(super) fn take(&self, level: Level, line: &[u8]) {
+    /// Takes a line, which ends with its line feed, and which others may follow before it is written or not.
+    pub(super) fn take(&self, may_wait: bool, line: &[u8]) {
         let mut waiting = lock(&self.waiting);
         let is_first = waiting.is_empty();
         waiting.extend_from_slice(line);
-        let is_urgent = level <= Level::WARN || waiting.len() > MOST_BYTES;
+        let is_urgent = !may_wait || waiting.len() > MOST_BYTES;
         drop(waiting);
         if is_urgent {
             self.write_out();
@@ -111,15 +109,13 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_must_know_is_written_at_once_behind_all_that_came_before() {
-        for urgent in [Level::WARN, Level::ERROR] {
-            let (outlet, written) = outlet();
-            outlet.take(Level::INFO, b"one\n");
-            outlet.take(Level::DEBUG, b"two\n");
-            assert!(written.try_recv().is_err(), "they wait");
-            outlet.take(urgent, b"three\n");
-            assert_eq!(written.try_recv().unwrap(), "one\ntwo\nthree\n");
-        }
+    fn what_may_not_wait_is_written_at_once_behind_all_that_came_before() {
+        let (outlet, written) = outlet();
+        outlet.take(true, b"one\n");
+        outlet.take(true, b"two\n");
+        assert!(written.try_recv().is_err(), "they wait");
+        outlet.take(false, b"three\n");
+        assert_eq!(written.try_recv().unwrap(), "one\ntwo\nthree\n");
     }
 
     #[test]
@@ -128,7 +124,7 @@ mod tests {
         outlet.start().unwrap();
         let mut all = String::new();
         for number in 0..100 {
-            outlet.take(Level::INFO, format!("{number}\n").as_bytes());
+            outlet.take(true, format!("{number}\n").as_bytes());
         }
         let mut writes = 0;
         while !all.ends_with("\n99\n") {
@@ -145,7 +141,7 @@ mod tests {
         let line = [[b'x'; 1023].as_slice(), b"\n"].concat();
         for _ in 0..=MOST_BYTES / line.len() {
             assert!(written.try_recv().is_err());
-            outlet.take(Level::INFO, &line);
+            outlet.take(true, &line);
         }
         assert!(written.try_recv().unwrap().len() > MOST_BYTES);
     }
