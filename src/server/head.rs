@@ -20,7 +20,7 @@ use super::body::Framing;
 use super::scan::is_field_text;
 use crate::web::host::{HostError, LastHost};
 use crate::web::target::{TargetError, split_absolute_form};
-use crate::web::{Host, Target};
+use crate::web::{Host, Target, trim_white_space};
 
 /// The methods that are let through: those of RFC 9110 and 5789, and those of WebDAV and its
 /// extensions (RFC 4918, 3253, 3744, 4791, 5323). TRACE and CONNECT are not among them (PP-8).
@@ -95,7 +95,7 @@ pub(super) struct Head {
     pub(super) expects_continue: bool,
     /// `OPTIONS *`, which asks the gateway itself.
     pub(super) asks_server: bool,
-    /// The fields; of an HTTP/2 stream none, which stay where they are.
+    /// The fields; of an HTTP/2 stream none until [`super::http2`] puts them here.
     pub(super) fields: HeaderMap,
     /// The bytes that they were read of; of an HTTP/2 stream there are none.
     pub(super) raw: Bytes,
@@ -615,14 +615,6 @@ const ONE_HOP: [&str; 7] = [
 
 /// Fields that no `Connection` may name: the host, and what the gateway sets whoever is asking.
 const PROTECTED: [&str; 4] = ["host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
-
-/// RFC 9110 5.6.3: spaces and tabs are white space around a value, and nothing else is.
-fn trim_white_space(mut value: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
-        value = rest;
-    }
-    value
-}
 
 /// RFC 9110 5.6.2.
 fn is_token(bytes: &[u8]) -> bool {

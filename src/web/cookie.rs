@@ -11,6 +11,8 @@ use http::HeaderMap;
 use http::header::{COOKIE, HeaderValue};
 use memchr::memchr;
 
+use super::trim_white_space;
+
 /// What the request's `Cookie` fields say under one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found<'a> {
@@ -68,7 +70,7 @@ const USUAL_BYTES: usize = 256;
 /// the cookie `a`: such a field has the name that it comes back with.
 #[must_use]
 pub fn set_cookie_name(field: &[u8]) -> &[u8] {
-    returned_name(trim(field.split(|byte| *byte == b';').next().unwrap_or_default()))
+    returned_name(trim_white_space(field.split(|byte| *byte == b';').next().unwrap_or_default()))
 }
 
 /// A `Set-Cookie` field: `HttpOnly; SameSite=Lax; Path=/`, `Secure` if asked, `Max-Age` if given.
@@ -116,7 +118,7 @@ pub fn delete_for_posts(name: &str) -> HeaderValue {
 fn crumbs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let fields = headers.get_all(COOKIE).into_iter();
     let crumbs = fields.flat_map(|field| Crumbs { rest: Some(field.as_bytes()) });
-    crumbs.map(trim).filter(|crumb| !crumb.is_empty())
+    crumbs.map(trim_white_space).filter(|crumb| !crumb.is_empty())
 }
 
 /// The pieces of a `Cookie` field between semicolons. Such fields are long, and are looked through twice for
@@ -142,22 +144,14 @@ impl<'a> Iterator for Crumbs<'a> {
 fn split_pair(crumb: &[u8]) -> Option<(&[u8], &[u8])> {
     let equals = crumb.iter().position(|byte| *byte == b'=')?;
     let (name, value) = crumb.split_at_checked(equals)?;
-    let name = trim(name);
-    (!name.is_empty()).then_some((name, trim(value.strip_prefix(b"=")?)))
+    let name = trim_white_space(name);
+    (!name.is_empty()).then_some((name, trim_white_space(value.strip_prefix(b"=")?)))
 }
 
 /// The name under which a pair comes back from a browser; a nameless one is named by its value.
 fn returned_name(pair: &[u8]) -> &[u8] {
-    let pair = trim(pair.strip_prefix(b"=").unwrap_or(pair));
-    trim(pair.split(|byte| *byte == b'=').next().unwrap_or_default())
-}
-
-/// Without spaces and tabs at the ends; nothing else is white space here (SC-7).
-fn trim(mut bytes: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
-        bytes = rest;
-    }
-    bytes
+    let pair = trim_white_space(pair.strip_prefix(b"=").unwrap_or(pair));
+    trim_white_space(pair.split(|byte| *byte == b'=').next().unwrap_or_default())
 }
 
 fn ours<'a>(name: &'a str, value: &'a str, secure: bool) -> Cookie<'a> {

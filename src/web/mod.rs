@@ -19,3 +19,12 @@ pub use media_type::{FORM, media_type};
 pub use reply::Reply;
 pub use request::{Request, RequestId, Source};
 pub use target::Target;
+
+/// Without spaces and tabs at the ends (RFC 9110 5.6.3): nothing else is white space around a value (SC-7).
+#[must_use]
+pub fn trim_white_space(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
