@@ -24,7 +24,7 @@ use pingora::server::ShutdownWatch;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
 use super::crowd::{Crowd, Full};
 use super::drain::Drain;
@@ -74,10 +74,12 @@ pub(super) struct Door {
     pub(super) http2: Option<http2::Bounds>,
 }
 
-/// A listener's own.
+/// A listener's own, in one of the threads that accept from it.
 pub(super) struct Entrance {
     listener: TcpListener,
     way: Way,
+    /// Whose turn it is among these threads.
+    turn: Arc<Mutex<()>>,
 }
 
 /// How connections of a listener come in.
@@ -93,8 +95,8 @@ pub(super) struct Way {
 
 impl Entrance {
     /// A listener.
-    pub(super) const fn new(listener: TcpListener, way: Way) -> Self {
-        Self { listener, way }
+    pub(super) const fn new(listener: TcpListener, way: Way, turn: Arc<Mutex<()>>) -> Self {
+        Self { listener, way, turn }
     }
 }
 
@@ -143,10 +145,13 @@ impl Door {
     /// Accepts connections until the server closes; each runs as a task of the present runtime.
     ///
     /// A permit is taken before a connection is accepted: above the limit clients wait in the
-    /// system's queue.
+    /// system's queue. Of the threads that accept from a listener one at a time has it and waits: where each
+    /// held one, those of one listener could hold the last ones, and nobody would get in by another.
     pub(super) async fn accept(self: Arc<Self>, entrance: Entrance) {
         let accepting = async {
-            while let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await {
+            loop {
+                let _turn = entrance.turn.lock().await;
+                let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return };
                 match entrance.listener.accept().await {
                     Ok((stream, peer)) => self.spawn(stream, peer, &entrance, permit),
                     Err(error) => {

@@ -459,14 +459,15 @@ impl Running {
     }
 }
 
-/// Every listener for every thread that proxies: whichever is free takes the next connection.
+/// Every listener for every thread that proxies: they take the connections in turns.
 fn entrances_of(ways: &[(StdListener, Way)], workers: &Workers) -> Result<Vec<(Handle, Entrance)>, RunError> {
     let mut entrances = Vec::new();
-    for worker in workers.handles() {
-        let _entered = worker.enter();
-        for (listener, way) in ways {
+    for (listener, way) in ways {
+        let turn = Arc::default();
+        for worker in workers.handles() {
+            let _entered = worker.enter();
             let listener = listener.try_clone().and_then(TcpListener::from_std).map_err(RunError::Runtime)?;
-            entrances.push((worker.clone(), Entrance::new(listener, way.clone())));
+            entrances.push((worker.clone(), Entrance::new(listener, way.clone(), Arc::clone(&turn))));
         }
     }
     Ok(entrances)

@@ -1,8 +1,8 @@
 //! The threads that proxy: each has a runtime of its own, and keeps the connections that it accepted.
 //!
 //! A runtime whose threads take tasks from one another would pay for that with every wake-up, and a request
-//! would find the caches of its processor cold. Connections are many and short enough to be spread by who is
-//! free to accept the next one (docs/performance.md).
+//! would find the caches of its processor cold. Connections are many enough to be spread by turns
+//! (docs/performance.md).
 
 use std::io;
 use std::thread::{self, JoinHandle};

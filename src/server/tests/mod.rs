@@ -5,6 +5,7 @@ mod support;
 mod drain;
 mod framing;
 mod headers;
+mod listeners;
 mod panics;
 mod refresh;
 mod sessions;
